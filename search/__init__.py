@@ -1,0 +1,1 @@
+"""The hyperparameter search service: space, study, worker, progress and the command line."""

@@ -1,0 +1,98 @@
+"""A study's trials as plain values, for tables, figures and JSON."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from trainer.errors import RecipeError
+from trainer.recipe import Recipe
+
+STATES: Final = ("complete", "pruned", "diverged", "failed", "running", "waiting")
+"""A trial's states as people read them: Optuna's own, with the pruned ones whose loss left the numbers apart."""
+
+DIVERGED_KEY: Final = "diverged_epoch"
+"""Trial user attribute: the epoch, from 1, in which the loss became NaN or infinite."""
+RECIPE_KEY: Final = "recipe"
+"""Trial user attribute: the recipe, as `Recipe.to_dict` gives it."""
+FAILURE_KEY: Final = "failure"
+"""Trial user attribute: why a trial failed, in one line."""
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial as a reader sees it.
+
+    Attributes:
+        number: The trial's number, from 0.
+        state: One of `STATES`.
+        value: Validation accuracy in [0, 1] of the stored model; None unless complete.
+        last_value: The validation accuracy reported last, None before the first epoch's end.
+        epochs_done: Epochs reported.
+        recipe: What the trial trains; None while it waits and nothing is sampled.
+        started: When it began, None while it waits.
+        ended: When it ended, None until then.
+        note: Why it did not complete, empty where there is nothing to say.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    last_value: float | None
+    epochs_done: int
+    recipe: Recipe | None
+    started: datetime | None
+    ended: datetime | None
+    note: str
+
+
+def summarise_trials(study: Study) -> list[TrialSummary]:
+    """All trials of `study`, by number."""
+    return [summarise_trial(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def summarise_trial(trial: FrozenTrial) -> TrialSummary:
+    """One trial of a study."""
+    last_step = trial.last_step
+    state = _state(trial)
+    return TrialSummary(
+        number=trial.number,
+        state=state,
+        value=trial.value if state == "complete" else None,
+        last_value=None if last_step is None else trial.intermediate_values[last_step],
+        epochs_done=last_step or 0,
+        recipe=_recipe(trial.user_attrs),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+        note=_note(trial),
+    )
+
+
+def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:
+    """The complete trial of highest value, the earlier of equals; None where none is complete."""
+    complete = [trial for trial in trials if trial.value is not None]
+    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+
+def _state(trial: FrozenTrial) -> str:
+    if DIVERGED_KEY in trial.user_attrs:
+        return "diverged"
+    return {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())
+
+
+def _recipe(user_attrs: dict[str, Any]) -> Recipe | None:
+    """The recipe that the trial's worker recorded; None too where another version's cannot be read."""
+    try:
+        return Recipe.from_dict(user_attrs[RECIPE_KEY])
+    except (KeyError, RecipeError):
+        return None
+
+
+def _note(trial: FrozenTrial) -> str:
+    if DIVERGED_KEY in trial.user_attrs:
+        return f"loss left the numbers in epoch {trial.user_attrs[DIVERGED_KEY]}"
+    if trial.state == TrialState.PRUNED:
+        return f"pruned after epoch {trial.last_step}"
+    return str(trial.user_attrs.get(FAILURE_KEY, ""))

@@ -1,0 +1,1 @@
+"""Keep a study and its files behind one database URL."""

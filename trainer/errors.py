@@ -1,0 +1,17 @@
+"""What can go wrong in this package, as a user would say it."""
+
+
+class TrainerError(Exception):
+    """Base of the errors below: what was wrong, the value received, what to do next, in one or two lines."""
+
+
+class RecipeError(TrainerError, ValueError):
+    """A recipe's field lies outside its range."""
+
+
+class DataError(TrainerError):
+    """CIFAR-10 could not be had, or what was found is not CIFAR-10."""
+
+
+class ModelError(TrainerError):
+    """A file is not a model of this project."""
