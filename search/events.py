@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trainer.recipe import Recipe
-from trainer.training import EpochResult
+from trainer.state import EpochResult
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,131 @@
-"""Train one recipe, epoch by epoch."""
+"""Train recipes, epoch by epoch, from their beginning or from a saved state."""
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, Literal
+
+import keras
+import tensorflow as tf
+
+from trainer.cifar10 import Split
+from trainer.engine import DeviceSplit, Engine
+from trainer.model import build_model, compile_model
+from trainer.recipe import Recipe
+from trainer.state import EpochResult, TrainingState
+
+STEPS_PER_CALL: Final = 50
+"""Steps between two looks at the outside world: about a second on two cores, too rare to cost anything."""
+
+OnEpoch = Callable[[EpochResult, TrainingState], bool]
+OnSteps = Callable[[int, int, int], None]
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch gave.
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What a training came to.
 
     Attributes:
-        epoch: Counted from 1.
-        loss: Mean cross-entropy over the epoch's training images, dropout on.
-        accuracy: Share of training images classified rightly, in [0, 1], dropout on.
-        validation_loss: Mean cross-entropy over the validation images.
-        validation_accuracy: In [0, 1].
-        learning_rate: What the epoch's steps used.
-        seconds: Wall time of the epoch, validation included.
+        status: "finished" after the recipe's last epoch, "stopped" by the callback, "diverged" when the loss
+            became NaN or infinite.
+        state: As it was after the last epoch that ended with finite losses.
+        diverged_epoch: The epoch, from 1, whose loss left the numbers; None unless diverged.
     """
 
-    epoch: int
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
+    status: Literal["finished", "stopped", "diverged"]
+    state: TrainingState
+    diverged_epoch: int | None = None
+
+    @property
+    def history(self) -> tuple[EpochResult, ...]:
+        """One result for each epoch that ended with finite losses, from epoch 1."""
+        return self.state.history
+
+    def build_model(self) -> keras.Model:
+        """The trained model, compiled, with its optimizer's state."""
+        model = build_model(self.state.recipe)
+        model.set_weights(list(self.state.weights))
+        compile_model(model, self.state.recipe, self.state.optimizer)
+        return model
+
+
+class Trainer:
+    """Trains recipes on one pair of splits; recipes of one optimizer and batch size share a traced program.
+
+    Not for several threads at once: a program has one set of variables.
+    """
+
+    def __init__(self, train: Split, validation: Split) -> None:
+        """A trainer for these splits, images uint8 (n, 32, 32, 3) and labels uint8 (n,)."""
+        self._train, self._validation = DeviceSplit.of(train), DeviceSplit.of(validation)
+        self._engines: dict[tuple[str, int], Engine] = {}
+
+    @property
+    def traces(self) -> int:
+        """How often a training program was traced so far."""
+        return sum(engine.traces for engine in self._engines.values())
+
+    def train(
+        self,
+        recipe: Recipe,
+        *,
+        state: TrainingState | None = None,
+        on_epoch: OnEpoch | None = None,
+        on_steps: OnSteps | None = None,
+    ) -> TrainingResult:
+        """Train `recipe` to its last epoch, or until a callback stops it.
+
+        The same recipe, machine and number of threads give the same weights, bit for bit, whether trained in
+        one go or continued from the state of any epoch, in this process or another.
+
+        Args:
+            recipe: What to train.
+            state: Where to go on from, a state of the same recipe; None begins at epoch 1.
+            on_epoch: Called after each epoch with its result and the state to go on from; True stops.
+            on_steps: Called about once a second with the epoch, the steps done in it and its steps in all.
+                What it raises ends the training and reaches the caller; the state to go on from is the one
+                that `on_epoch` got last.
+
+        Returns:
+            How it ended, with state and history.
+        """
+        engine = self._engine(recipe)
+        if state is None:
+            state = engine.begin(recipe)
+        engine.load(state)
+        while state.epoch < recipe.epochs:
+            result = _train_epoch(engine, recipe, state.epoch + 1, on_steps)
+            if not (math.isfinite(result.loss) and math.isfinite(result.validation_loss)):
+                return TrainingResult("diverged", state, result.epoch)
+            state = engine.save(recipe, (*state.history, result))
+            if on_epoch is not None and on_epoch(result, state) and state.epoch < recipe.epochs:
+                return TrainingResult("stopped", state)
+        return TrainingResult("finished", state)
+
+    def _engine(self, recipe: Recipe) -> Engine:
+        key = (recipe.optimizer, recipe.batch_size)
+        if key not in self._engines:
+            self._engines[key] = Engine(*key, self._train, self._validation)
+        return self._engines[key]
+
+
+def _train_epoch(engine: Engine, recipe: Recipe, epoch: int, on_steps: OnSteps | None) -> EpochResult:
+    began = time.perf_counter()
+    loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
+    for first in range(0, engine.steps, STEPS_PER_CALL):
+        last = min(first + STEPS_PER_CALL, engine.steps)
+        more_loss, more_hits = engine.run_steps(epoch, first, last)
+        loss, hits = loss + more_loss, hits + more_hits
+        if on_steps is not None:
+            on_steps(epoch, last, engine.steps)
+    validation_loss, validation_accuracy = engine.validate()
+    return EpochResult(
+        epoch=epoch,
+        loss=float(loss) / engine.images,
+        accuracy=int(hits) / engine.images,
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
+        learning_rate=recipe.learning_rate,
+        seconds=time.perf_counter() - began,
+    )

@@ -1,0 +1,27 @@
+"""What can go wrong in this package, as a user would say it."""
+
+
+class SearchError(Exception):
+    """Base of the errors below: what was wrong, the value received, what to do next, in one or two lines."""
+
+
+class SpaceError(SearchError, ValueError):
+    """A search space, or the file that describes one, cannot be used.
+
+    Attributes:
+        key: The key that is wrong, such as `low`, so that whoever read it from a file can name its line;
+            empty where no single key is.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        """`message` is for the user; it stands without `key`."""
+        super().__init__(message)
+        self.key = key
+
+
+class StudyError(SearchError):
+    """A study cannot be created, opened or continued as asked, or holds what it should not."""
+
+
+class OutputError(SearchError):
+    """A file cannot be written where the user wants it."""

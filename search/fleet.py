@@ -1,0 +1,216 @@
+"""Worker processes on this machine: started, listened to, stopped, and cleaned up after."""
+
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from search.events import Event, TrialEnded, TrialStarted
+from search.study import OpenStudy, open_study
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker process is to do; travels to it.
+
+    Attributes:
+        storage: The database's URL, password included.
+        study: The study's name.
+        data: Where CIFAR-10 is, as `trainer.data.load` takes it.
+        total: Trials that the study may have; None for no limit.
+        ends_at: When to hand back, in seconds since the epoch; None for never.
+        threads: Threads that TensorFlow may use in each worker.
+    """
+
+    storage: str
+    study: str
+    data: Path | None
+    total: int | None
+    ends_at: float | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class WorkerFailed:
+    """A worker process died: why, in a line, and the traceback where there is one."""
+
+    worker: int
+    reason: str
+    traceback: str = ""
+
+
+@dataclass
+class _Member:
+    """A worker process as its parent sees it."""
+
+    index: int
+    process: SpawnProcess
+    pipe: Connection
+    running: int | None = None
+
+
+@dataclass
+class Stop:
+    """How urgently the fleet is to stop: set from a signal handler, read by the loop."""
+
+    requests: int = 0
+    signals: list[int] = field(default_factory=list)
+
+    def request(self, number: int, _: object) -> None:
+        """One more request; the second one kills."""
+        self.requests += 1
+        self.signals.append(number)
+
+
+def run_fleet(
+    opened: OpenStudy, assignment: Assignment, workers: int, show: Callable[[Event | WorkerFailed], None]
+) -> Stop:
+    """Run `workers` worker processes to their end, showing what they tell.
+
+    SIGINT, SIGTERM and SIGHUP make the workers hand back their trials and end; a second one kills them. In
+    any case, a trial that a dead worker leaves is handed back here. Call from the main thread.
+
+    Args:
+        opened: The study, for handing back.
+        assignment: What each worker is to do.
+        workers: How many, at least 1.
+        show: Told each event, in the parent.
+
+    Returns:
+        Whether, and by which signals, it was asked to stop.
+    """
+    stop = Stop()
+    with _catching_signals(stop) as ignoring:
+        with ignoring():
+            members = [_start(assignment, index) for index in range(workers)]
+        told = 0
+        while members:
+            for pipe in wait([member.pipe for member in members], timeout=0.2):
+                member = next(member for member in members if member.pipe is pipe)
+                if not _listen(member, show):
+                    members.remove(member)
+                    _bury(member, opened, show)
+            if stop.requests > told:
+                told = stop.requests
+                for member in members:
+                    _urge(member, kill=told > 1)
+    return stop
+
+
+def _start(assignment: Assignment, index: int) -> _Member:
+    # Fresh interpreters: TensorFlow does not survive a fork. A pipe each, and nothing shared, so that a
+    # process that is killed can leave no lock taken.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(assignment, index, theirs), name=f"worker-{index}")
+    process.start()
+    theirs.close()
+    return _Member(index, process, ours)
+
+
+def _listen(member: _Member, show: Callable[[Event | WorkerFailed], None]) -> bool:
+    """Take one message; False at the end of the worker."""
+    try:
+        event = member.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return False
+    if isinstance(event, TrialStarted):
+        member.running = event.number
+    elif isinstance(event, TrialEnded):
+        member.running = None
+    show(event)
+    return True
+
+
+def _bury(member: _Member, opened: OpenStudy, show: Callable[[Event | WorkerFailed], None]) -> None:
+    member.process.join()
+    member.pipe.close()
+    code = member.process.exitcode or 0
+    if code < 0:
+        show(WorkerFailed(member.index, f"killed by {signal.Signals(-code).name}"))
+    if member.running is None:
+        return
+    trial = next(trial for trial in opened.study.get_trials(deepcopy=False) if trial.number == member.running)
+    if trial.state == TrialState.RUNNING:
+        opened.database.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        show(TrialEnded(trial.number, "waiting", None, "its worker died; handed back", None))
+
+
+def _urge(member: _Member, *, kill: bool) -> None:
+    if kill:
+        member.process.kill()
+        return
+    try:
+        member.pipe.send("stop")
+    except (BrokenPipeError, ConnectionResetError):
+        # It has just ended by itself.
+        return
+
+
+@contextmanager
+def _catching_signals(stop: Stop) -> Iterator[Callable[[], object]]:
+    """Count signals instead of dying from them; yields a context in which new processes ignore SIGINT."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop.request) for number in numbers}
+
+    @contextmanager
+    def ignoring() -> Iterator[None]:
+        # A terminal sends Ctrl-C to the children too, who are told by their pipe. What is ignored at a
+        # process's start stays ignored through its imports, where no handler of ours could be.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, stop.request)
+
+    try:
+        yield ignoring
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
+    """The body of a worker process."""
+    try:
+        from search.runtime import start_tensorflow
+
+        start_tensorflow(assignment.threads)
+        from search.worker import Worker
+        from storage.database import open_database
+        from trainer.data import load
+
+        opened = open_study(open_database(assignment.storage, create=False), assignment.study)
+        worker = Worker(
+            opened,
+            load(assignment.data),
+            pipe.send,
+            index=index,
+            # Readable means that the parent says stop, or that it is no more.
+            must_stop=pipe.poll,
+            time_is_up=lambda: assignment.ends_at is not None and time.time() >= assignment.ends_at,
+        )
+        worker.run(assignment.total)
+    # The outermost frame of a process: whatever it is, the parent is told.
+    except Exception as error:  # noqa: BLE001
+        reason = f"{type(error).__name__}: {error}"
+        _say_last(pipe, WorkerFailed(index, reason, traceback.format_exc()))
+        raise SystemExit(1) from None
+
+
+def _say_last(pipe: Connection, message: WorkerFailed) -> None:
+    try:
+        pipe.send(message)
+    except OSError:
+        # The parent is no more, and with it whoever could be told.
+        return

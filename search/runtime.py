@@ -1,0 +1,55 @@
+"""TensorFlow's start in a process: quiet, and with a chosen number of threads."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def count_cores() -> int:
+    """Cores that this process may use, which a container or `taskset` can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_tensorflow(threads: int | None = None) -> None:
+    """Import TensorFlow and Keras; call before any module that imports them.
+
+    Args:
+        threads: How many threads an operation may use; None for one for each core.
+    """
+    with _stderr_held_back():
+        # Keras takes its backend from the environment, where another project's choice may stand.
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import tensorflow as tf
+
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        # The first use of a device is what logs most.
+        tf.zeros([]).numpy()
+
+
+@contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Hold back what native code writes to stderr, and show it when the block fails.
+
+    TensorFlow writes a dozen lines about oneDNN and missing GPUs before its own log level takes effect.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)

@@ -1,0 +1,17 @@
+"""What can go wrong in this package, as a user would say it."""
+
+
+class StorageError(Exception):
+    """The database or a stored file cannot be used: what was wrong, the value received, what to do next."""
+
+
+class StorageUrlError(StorageError, ValueError):
+    """A database URL that is not one of the accepted forms."""
+
+
+class DamagedFileError(StorageError):
+    """A stored file's bytes are not the bytes that were written."""
+
+
+class TrialLimitReached(Exception):  # noqa: N818 - an outcome like StopIteration, not a fault
+    """The study has all the trials that it may have."""

@@ -1,0 +1,135 @@
+"""The traced program that trains one trial at a time, for all trials of one shape."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import keras
+import tensorflow as tf
+
+from trainer.cifar10 import Split
+from trainer.evaluation import count_hits, scale
+from trainer.model import build_optimizer, build_twin, dropout_rates, initial_weights
+from trainer.recipe import Recipe
+from trainer.state import EpochResult, TrainingState
+
+VALIDATION_BATCH: Final = 500
+"""Images a validation step; large enough to keep the cores busy, small enough for 100 MB of activations."""
+SEEDS_PER_STEP: Final = 16
+"""Random streams of one step: one for each dropout layer, the last for the epoch's shuffling."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSplit:
+    """A split on the device: images uint8 (n, 32, 32, 3), labels int32 (n,)."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+
+    @classmethod
+    def of(cls, split: Split) -> "DeviceSplit":
+        """Copy `split` to the device."""
+        return cls(tf.constant(split.images), tf.constant(split.labels, tf.int32))
+
+    def __len__(self) -> int:
+        """How many images."""
+        return int(self.labels.shape[0])
+
+
+class Engine:
+    """One network, one optimizer and one batch size as a traced program.
+
+    What differs between the trials that share it enters as tensors or variables: weights, optimizer state,
+    learning rate, dropout rates, seed, epoch. `load` a state, `run_steps` and `validate`, `save` a state.
+    """
+
+    def __init__(self, optimizer: str, batch_size: int, train: DeviceSplit, validation: DeviceSplit) -> None:
+        """A program for that optimizer and batch size over these splits."""
+        self.images = len(train)
+        self.steps = math.ceil(self.images / batch_size)
+        self.traces = 0
+        self._batch_size = batch_size
+        self._train, self._validation = train, validation
+        self._model = build_twin()
+        self._optimizer = build_optimizer(optimizer, learning_rate=0.01)
+        self._optimizer.build(self._model.trainable_variables)
+        self._optimizer_start = [variable.numpy() for variable in self._optimizer.variables]
+        self._rates = tf.Variable(tf.zeros([len(dropout_rates(Recipe()))]), trainable=False)
+        self._seed = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+        self._run_steps = tf.function(self._trace_steps)
+        self._run_validation = tf.function(self._trace_validation)
+
+    def begin(self, recipe: Recipe) -> TrainingState:
+        """The state before epoch 1."""
+        index = self._optimizer.variables.index(self._optimizer.learning_rate)
+        optimizer = list(self._optimizer_start)
+        optimizer[index] = optimizer[index].dtype.type(recipe.learning_rate)
+        return TrainingState(recipe, tuple(initial_weights(self._model, recipe.seed)), tuple(optimizer))
+
+    def load(self, state: TrainingState) -> None:
+        """Make `state` the one that the next steps go on from."""
+        self._model.set_weights(list(state.weights))
+        for variable, value in zip(self._optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+        self._rates.assign(dropout_rates(state.recipe))
+        self._seed.assign(state.recipe.seed)
+
+    def save(self, recipe: Recipe, history: tuple[EpochResult, ...]) -> TrainingState:
+        """The state as it is now, copied to the host."""
+        optimizer = tuple(variable.numpy() for variable in self._optimizer.variables)
+        return TrainingState(recipe, tuple(self._model.get_weights()), optimizer, history)
+
+    def run_steps(self, epoch: int, first: int, last: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Train steps `first` to `last` - 1, from 0, of `epoch`, from 1.
+
+        Returns:
+            Summed cross-entropy, float32 (), and images classified rightly, int32 (); neither is waited for.
+        """
+        arguments = [tf.constant(value, tf.int64) for value in (epoch, first, last)]
+        total: tuple[tf.Tensor, tf.Tensor] = self._run_steps(*arguments)
+        return total
+
+    def validate(self) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in [0, 1] over the validation images."""
+        loss, hits = self._run_validation()
+        return float(loss) / len(self._validation), int(hits) / len(self._validation)
+
+    def _trace_steps(self, epoch: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        self.traces += 1
+        images = len(self._train)
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(images), self._stream(epoch, tf.zeros([], tf.int64), SEEDS_PER_STEP - 1), alg="philox"
+        )
+        loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
+        for step in tf.range(first, last):
+            begin = tf.cast(step, tf.int32) * self._batch_size
+            batch = order[begin : tf.minimum(begin + self._batch_size, images)]
+            labels = tf.gather(self._train.labels, batch)
+            inputs = scale(tf.gather(self._train.images, batch), tf.float32)
+            with tf.GradientTape() as tape:
+                logits = self._model([inputs, self._rates, self._stream(epoch, step, 0)], training=True)
+                total = self._loss(labels, logits)
+                mean = total / tf.cast(tf.size(labels), total.dtype)
+            gradients = tape.gradient(mean, self._model.trainable_variables)
+            self._optimizer.apply(gradients, self._model.trainable_variables)
+            loss += total
+            hits += count_hits(labels, logits)
+        return loss, hits
+
+    def _trace_validation(self) -> tuple[tf.Tensor, tf.Tensor]:
+        images = len(self._validation)
+        loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
+        seed = tf.zeros([2], tf.int64)
+        for begin in tf.range(0, images, VALIDATION_BATCH):
+            end = tf.minimum(begin + VALIDATION_BATCH, images)
+            labels = self._validation.labels[begin:end]
+            inputs = scale(self._validation.images[begin:end], tf.float32)
+            logits = self._model([inputs, self._rates, seed], training=False)
+            loss += self._loss(labels, logits)
+            hits += count_hits(labels, logits)
+        return loss, hits
+
+    def _stream(self, epoch: tf.Tensor, step: tf.Tensor, stream: int) -> tf.Tensor:
+        """The seed, int64 (2,), of a random stream that no other step, epoch or trial's seed shares."""
+        return tf.stack([self._seed, (epoch * self.steps + step) * SEEDS_PER_STEP + stream])

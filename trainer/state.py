@@ -1,0 +1,117 @@
+"""The state of a running trial, as a plain value: what it needs to go on, and what it did so far."""
+
+import csv
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.errors import TrainerError
+from trainer.recipe import Recipe
+
+FORMAT: Final = 1
+"""Version of the bytes; another version's are refused."""
+
+
+class StateError(TrainerError):
+    """Bytes are not the saved state of a trial."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: Counted from 1.
+        loss: Mean cross-entropy over the epoch's training images, dropout on.
+        accuracy: Share of training images classified rightly, in [0, 1], dropout on.
+        validation_loss: Mean cross-entropy over the validation images.
+        validation_accuracy: In [0, 1].
+        learning_rate: What the epoch's steps used.
+        seconds: Wall time of the epoch, validation included.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """A trial at the end of an epoch.
+
+    Shuffling and dropout are functions of the recipe's seed, the epoch and the step, so that nothing else is
+    needed to go on exactly as if the trial had not stopped.
+
+    Attributes:
+        recipe: What is trained.
+        weights: The model's weights, float32, in Keras's order.
+        optimizer: The optimizer's variables (step counter, learning rate, moments), in Keras's order.
+        history: One result for each epoch so far.
+    """
+
+    recipe: Recipe
+    weights: tuple[npt.NDArray[Any], ...]
+    optimizer: tuple[npt.NDArray[Any], ...]
+    history: tuple[EpochResult, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    def to_bytes(self) -> bytes:
+        """The state as bytes that `from_bytes` reads on any machine."""
+        header = {
+            "format": FORMAT,
+            "recipe": self.recipe.to_dict(),
+            "weights": len(self.weights),
+            "history": [dataclasses.asdict(result) for result in self.history],
+        }
+        file = io.BytesIO()
+        arrays = [np.frombuffer(json.dumps(header).encode(), np.uint8), *self.weights, *self.optimizer]
+        np.savez(file, *arrays, allow_pickle=False)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "TrainingState":
+        """The state that `to_bytes` wrote.
+
+        Raises:
+            StateError: The bytes are damaged, or of another version.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                arrays = [file[f"arr_{index}"] for index in range(len(file.files))]
+            header = json.loads(arrays[0].tobytes())
+            if header["format"] != FORMAT:
+                raise StateError(f"a saved state of format {header['format']}; this version reads {FORMAT}")
+            split = 1 + header["weights"]
+            return cls(
+                Recipe.from_dict(header["recipe"]),
+                tuple(arrays[1:split]),
+                tuple(arrays[split:]),
+                tuple(EpochResult(**result) for result in header["history"]),
+            )
+        # numpy's reader and zipfile raise any of these for damaged bytes.
+        except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise StateError(f"{len(content)} bytes are not a trial's saved state: {error}") from error
+
+
+def history_to_csv(history: Sequence[EpochResult]) -> str:
+    """The history as CSV: a header, then a line for each epoch."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(EpochResult))
+    writer.writerows(dataclasses.astuple(result) for result in history)
+    return file.getvalue()
