@@ -115,7 +115,7 @@ _wishes = _options(
     click.option(
         "--space",
         metavar="NAME|FILE.toml",
-        help="What to search: `article`, or a file with ranges. [default: the study's; article for a new one]",
+        help="What to search. [default: the study's; article for a new one]",
     ),
     click.option(
         "--max-epochs",
@@ -133,7 +133,9 @@ _wishes = _options(
 
 @commands.command()
 @_data
-@click.option("--pictures", metavar="DIR", type=click.Path(path_type=Path), help="Write two pictures as PNG there.")
+@click.option(
+    "--pictures", metavar="DIR", type=click.Path(path_type=Path), help="Write two pictures as PNG there."
+)
 @_debug
 def data(data: Path | None, pictures: Path | None) -> None:
     """Fetch CIFAR-10, verify it, and print a summary."""
@@ -177,7 +179,9 @@ def init(storage: str, study: str, **wishes: Any) -> None:
 @_study
 @_data
 @_wishes
-@click.option("--trials", type=click.IntRange(1), help="The study's total, over all runs. [default: no limit]")
+@click.option(
+    "--trials", type=click.IntRange(1), help="The study's total, over all runs. [default: no limit]"
+)
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
@@ -222,11 +226,15 @@ def run(
     load(data)
     opened, created = open_or_create_study(database, study, wished)
     stderr = _console(stderr=True)
-    stderr.print(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}", highlight=False)
+    stderr.print(
+        f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}", highlight=False
+    )
     for line in settings_lines(opened.settings):
         stderr.print(f"  {line}", highlight=False)
     threads = max(1, count_cores() // workers)
-    stderr.print(f"  {workers} worker(s) of {threads} thread(s); Ctrl-C stops and keeps what runs", highlight=False)
+    stderr.print(
+        f"  {workers} worker(s) of {threads} thread(s); Ctrl-C stops and keeps what runs", highlight=False
+    )
 
     failures: list[WorkerFailed] = []
     ended = sum(trial.ended is not None for trial in summarise_trials(opened.study))
@@ -273,7 +281,9 @@ def status(storage: str, study: str, as_json: bool) -> None:
 @commands.command()
 @_storage
 @_study
-@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Write the model there, as .h5.")
+@click.option(
+    "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write the model there, as .h5."
+)
 @_json
 @_debug
 def best(storage: str, study: str, output: Path | None, as_json: bool) -> None:
@@ -287,7 +297,9 @@ def best(storage: str, study: str, output: Path | None, as_json: bool) -> None:
     if output is not None:
         _write_model(opened, chosen, output)
     if as_json:
-        click.echo(json.dumps({**trial_json(chosen), "output": None if output is None else str(output)}, indent=2))
+        click.echo(
+            json.dumps({**trial_json(chosen), "output": None if output is None else str(output)}, indent=2)
+        )
         return
     _print(best_report(trials))
     if output is not None:
@@ -416,7 +428,8 @@ def _best_lines(trials: "list[TrialSummary]") -> "list[RenderableType]":
     best = best_trial(trials)
     if best is None or best.value is None:
         return ["no trial is complete yet"]
-    return [f"best: trial {best.number}, {100 * best.value:.2f} %; the article's 77-78 %: {compare_with_band(best.value)}"]
+    compared = compare_with_band(best.value)
+    return [f"best: trial {best.number}, {100 * best.value:.2f} %; the article's 77-78 %: {compared}"]
 
 
 def _write_model(opened: "OpenStudy", trial: "TrialSummary", path: Path) -> None:

@@ -5,7 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -156,7 +156,7 @@ def _urge(member: _Member, *, kill: bool) -> None:
 
 
 @contextmanager
-def _catching_signals(stop: Stop) -> Iterator[Callable[[], object]]:
+def _catching_signals(stop: Stop) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Count signals instead of dying from them; yields a context in which new processes ignore SIGINT."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stop.request) for number in numbers}

@@ -25,7 +25,9 @@ def replace_file(path: Path, content: bytes) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; name another place with --output") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; name another place with --output"
+        ) from error
 
 
 def make_writable(folder: Path) -> None:

@@ -241,7 +241,7 @@ def _caution(complete: int) -> str:
     )
     return (
         f"A validation accuracy is not yet a test result. {chosen}"
-        "`cnn-search confirm` trains it with fresh seeds and looks at the test set once."
+        "Train the recipe again with other seeds before you believe a small lead."
     )
 
 

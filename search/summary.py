@@ -11,7 +11,7 @@ from trainer.errors import RecipeError
 from trainer.recipe import Recipe
 
 STATES: Final = ("complete", "pruned", "diverged", "failed", "running", "waiting")
-"""A trial's states as people read them: Optuna's own, with the pruned ones whose loss left the numbers apart."""
+"""A trial's states as people read them: Optuna's own, and those pruned as their loss left the numbers."""
 
 DIVERGED_KEY: Final = "diverged_epoch"
 """Trial user attribute: the epoch, from 1, in which the loss became NaN or infinite."""

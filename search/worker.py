@@ -1,4 +1,4 @@
-"""A worker: takes trials of a study one after another, trains them, and leaves the study right however it ends."""
+"""A worker: takes trials of a study one after another, trains them, and leaves the study right in the end."""
 
 import socket
 from collections.abc import Callable
@@ -9,7 +9,14 @@ from optuna.trial import Trial, TrialState
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
 from search.space import record_params, suggest
 from search.study import OpenStudy, attach_strategy
-from search.summary import DIVERGED_KEY, FAILURE_KEY, RECIPE_KEY, best_trial, summarise_trial, summarise_trials
+from search.summary import (
+    DIVERGED_KEY,
+    FAILURE_KEY,
+    RECIPE_KEY,
+    best_trial,
+    summarise_trial,
+    summarise_trials,
+)
 from storage.errors import TrialLimitReached
 from storage.trial_files import NamedFile, attach_file, drop_checkpoint, read_checkpoint, save_checkpoint
 from trainer.cifar10 import Cifar10
@@ -23,7 +30,7 @@ HOST_KEY: Final = "host"
 """Trial user attribute: where the trial ran last."""
 
 
-class Interrupted(Exception):  # noqa: N818 - an outcome like KeyboardInterrupt, not a fault
+class Interrupted(Exception):
     """The worker is to stop in the middle of a trial."""
 
 
@@ -47,8 +54,8 @@ class Worker:
             data: CIFAR-10, of which the test images are not touched.
             emit: Told what happens.
             index: Tells this worker apart from those that start together with it.
-            must_stop: Asked about once a second; when true, the running trial is handed back at once, to go on
-                from its last full epoch.
+            must_stop: Asked about once a second; when true, the running trial is handed back at once, to go
+                on from its last full epoch.
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
         """
         self._opened = opened

@@ -97,9 +97,13 @@ def parse_url(text: str) -> URL:
         # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3.
         return url.set(drivername="postgresql+psycopg2")
     if url.drivername != "sqlite":
-        raise StorageUrlError(f"storage {show_url(url)!r}: {url.drivername} is not supported; give {ACCEPTED}")
+        raise StorageUrlError(
+            f"storage {show_url(url)!r}: {url.drivername} is not supported; give {ACCEPTED}"
+        )
     if url.database in (None, "", ":memory:") or url.query:
-        raise StorageUrlError(f"storage {show_url(url)!r} names no file; give for example sqlite:///cnn-search.db")
+        raise StorageUrlError(
+            f"storage {show_url(url)!r} names no file; give for example sqlite:///cnn-search.db"
+        )
     return url
 
 
@@ -113,7 +117,7 @@ def open_database(text: str, *, create: bool = True) -> Database:
 
     Raises:
         StorageUrlError: The URL is of no accepted form.
-        StorageError: The database cannot be reached, is no such database, or is missing and not to be created.
+        StorageError: The database cannot be reached, is no such database, or is missing and is not created.
     """
     url = parse_url(text)
     shown = show_url(url)
@@ -138,7 +142,9 @@ def open_database(text: str, *, create: bool = True) -> Database:
 def _check_sqlite_file(url: URL, shown: str, create: bool) -> None:
     path = Path(str(url.database))
     if path.is_dir():
-        raise StorageError(f"storage {shown}: {path} is a folder; name a file, for example {path / 'cnn-search.db'}")
+        raise StorageError(
+            f"storage {shown}: {path} is a folder; name a file, for example {path / 'cnn-search.db'}"
+        )
     if not path.parent.is_dir():
         raise StorageError(f"storage {shown}: folder {path.parent} does not exist; create it first")
     if not create and not path.exists():

@@ -13,5 +13,5 @@ class DamagedFileError(StorageError):
     """A stored file's bytes are not the bytes that were written."""
 
 
-class TrialLimitReached(Exception):  # noqa: N818 - an outcome like StopIteration, not a fault
+class TrialLimitReached(Exception):
     """The study has all the trials that it may have."""

@@ -1,4 +1,4 @@
-"""The files of a trial: attached ones, which Optuna and its dashboard list, and the checkpoint, which they don't."""
+"""A trial's files: attached ones, which Optuna and its dashboard list, and its checkpoint."""
 
 import io
 import json
@@ -44,7 +44,9 @@ def attach_file(store: SqlArtifactStore, storage: BaseStorage, trial_id: int, fi
     # One id for each trial and kind of file: a trial that died after this and is run again replaces its file.
     artifact_id = f"trial-{trial_id}{PurePath(file.filename).suffix}"
     store.write(artifact_id, io.BytesIO(file.content))
-    meta = ArtifactMeta(artifact_id=artifact_id, filename=file.filename, mimetype=file.mimetype, encoding=None)
+    meta = ArtifactMeta(
+        artifact_id=artifact_id, filename=file.filename, mimetype=file.mimetype, encoding=None
+    )
     storage.set_trial_system_attr(trial_id, META_PREFIX + artifact_id, json.dumps(asdict(meta)))
     return artifact_id
 

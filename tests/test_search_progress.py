@@ -3,14 +3,13 @@
 import json
 from datetime import datetime, timedelta
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.progress import MARKERS, best_so_far, draw_progress, write_progress
+from search.progress import MARKERS, best_so_far, draw_progress, progress_page
 from search.summary import TrialSummary
 from trainer.recipe import ARTICLE, Recipe
 
@@ -199,21 +198,9 @@ def test_the_figure_is_small_and_without_a_template() -> None:
     assert len(draw_progress(many, "cifar10").to_json()) < 130_000
 
 
-def test_the_page_is_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
-    """The page brings plotly along, has an escaped title, and leaves no partial file."""
-    path = tmp_path / "progress.html"
-    path.write_text("old")
-    write_progress(path, [summary(1)], "a<b")
-    page = path.read_text(encoding="utf-8")
+def test_the_page_is_self_contained() -> None:
+    """The page brings plotly along and has an escaped title."""
+    page = progress_page([summary(1)], "a<b")
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert "<title>a&lt;b: progress</title>" in page
     assert "Plotly.newPlot" in page and '<script src="http' not in page
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_page_that_cannot_be_put_there_leaves_nothing(tmp_path: Path) -> None:
-    """Where a folder stands in the way the error is the system's, and no partial file stays."""
-    (tmp_path / "progress.html").mkdir()
-    with pytest.raises(OSError):
-        write_progress(tmp_path / "progress.html", [], "cifar10")
-    assert [path.name for path in tmp_path.iterdir()] == ["progress.html"]

@@ -100,7 +100,7 @@ def test_the_best_report_warns_of_the_flattery() -> None:
     many, one = rendered(best_report([summary(1), summary(2)])), rendered(best_report([summary(1)]))
     assert "not yet a test result" in many and "not yet a test result" in one
     assert "flatters" in many and "flatters" not in one
-    assert "cnn-search confirm" in many
+    assert "other seeds" in many
 
 
 def test_the_best_report_of_nothing() -> None:

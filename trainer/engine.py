@@ -95,7 +95,9 @@ class Engine:
         loss, hits = self._run_validation()
         return float(loss) / len(self._validation), int(hits) / len(self._validation)
 
-    def _trace_steps(self, epoch: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _trace_steps(
+        self, epoch: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         self.traces += 1
         images = len(self._train)
         order = tf.random.experimental.stateless_shuffle(

@@ -1,4 +1,4 @@
-"""The article's baseline CNN: built from stock Keras layers, stored as `.h5`, and its twin for the training loop."""
+"""The article's baseline CNN, of stock Keras layers, kept as `.h5`, and its twin for the training loop."""
 
 import contextlib
 import logging
@@ -30,7 +30,7 @@ HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 Arrays = Sequence[npt.NDArray[Any]]
 
 
-class TracedDropout(keras.layers.Layer):
+class TracedDropout(keras.layers.Layer):  # type: ignore[misc]  # keras has no types
     """Dropout whose rate and seed are tensors, so that one traced program serves every trial.
 
     Keras's own layer compares its rate in Python, and a new rate means a new trace. The mask is a function of
@@ -83,7 +83,9 @@ def build_model(recipe: Recipe) -> keras.Model:
     rates = dropout_rates(recipe)
     inputs = keras.Input(IMAGE_SHAPE, name="image")
     outputs = _network(
-        inputs, lambda features, index, name: keras.layers.Dropout(rates[index], name=name)(features), "softmax"
+        inputs,
+        lambda features, index, name: keras.layers.Dropout(rates[index], name=name)(features),
+        "softmax",
     )
     model = keras.Model(inputs, outputs, name="baseline_cnn")
     model.set_weights(initial_weights(model, recipe.seed))
@@ -93,8 +95,8 @@ def build_model(recipe: Recipe) -> keras.Model:
 def build_twin() -> keras.Model:
     """The same network for the training loop: rates and seed are inputs, the output is logits.
 
-    Inputs: image, float32 (batch, 32, 32, 3) in [0, 1]; rates, float32 (4,); seed, int64 (2,). Output: float32
-    logits (batch, 10). Its weights are those of `build_model`, in the same order.
+    Inputs: image, float32 (batch, 32, 32, 3) in [0, 1]; rates, float32 (4,); seed, int64 (2,). Output:
+    float32 logits (batch, 10). Its weights are those of `build_model`, in the same order.
     """
     image = keras.Input(IMAGE_SHAPE, name="image")
     rates = keras.Input(batch_shape=(len(FILTERS) + 1,), dtype="float32", name="rates")
@@ -122,7 +124,7 @@ def initial_weights(model: keras.Model, seed: int) -> list[npt.NDArray[np.float3
 
 
 def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
-    """The Keras optimizer of that name (see `trainer.recipe.OPTIMIZERS`), everything else at Keras's defaults."""
+    """The Keras optimizer of that name (`trainer.recipe.OPTIMIZERS`), all else at Keras's defaults."""
     makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
         "sgd": lambda: keras.optimizers.SGD(learning_rate),
         "momentum": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
@@ -161,7 +163,7 @@ def load_model(path: Path) -> keras.Model:
     """The model in an `.h5` file, for inference (not compiled).
 
     Raises:
-        ModelError: The file is missing, is no HDF5 file, or holds no model for 32x32x3 images and ten classes.
+        ModelError: The file is missing, is no HDF5 file, or no model for 32x32x3 images and ten classes.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file; `cnn-search best --output best.h5` writes one")
@@ -184,12 +186,14 @@ def model_from_bytes(content: bytes, origin: str = "stored model") -> keras.Mode
             model = keras.models.load_model(path, compile=False, safe_mode=True)
         # Keras and h5py raise whatever they stumble over in a file that is damaged or another program's:
         # OSError, ValueError, KeyError, TypeError and AttributeError were seen.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
             raise ModelError(f"{origin}: an HDF5 file, but no Keras model that loads: {reason}") from error
     shapes = (model.input_shape, model.output_shape)
     if shapes != ((None, *IMAGE_SHAPE), (None, CLASSES)):
-        raise ModelError(f"{origin}: the model maps {shapes[0]} to {shapes[1]}, not 32x32x3 images to 10 classes")
+        raise ModelError(
+            f"{origin}: the model maps {shapes[0]} to {shapes[1]}, not 32x32x3 images to 10 classes"
+        )
     return model
 
 
@@ -202,7 +206,9 @@ def _network(
     features = inputs
     for index, filters in enumerate(FILTERS):
         block = f"block{index + 1}"
-        features = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"{block}_conv")(features)
+        features = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"{block}_conv")(
+            features
+        )
         features = keras.layers.MaxPooling2D(2, name=f"{block}_pool")(features)
         features = dropout(features, index, f"{block}_dropout")
     features = keras.layers.Flatten(name="flatten")(features)

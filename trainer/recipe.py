@@ -8,7 +8,7 @@ from typing import Any, Final
 from trainer.errors import RecipeError
 
 OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
-"""Optimizers by name: plain SGD, SGD with momentum 0.9, the same with Nesterov's look-ahead, RMSprop, Adam."""
+"""By name: plain SGD, SGD with momentum 0.9, the same with Nesterov's look-ahead, RMSprop, Adam."""
 
 
 @dataclass(frozen=True)
