@@ -36,9 +36,8 @@ class TracedDropout(keras.layers.Layer):  # type: ignore[misc]  # keras has no t
     Keras's own layer compares its rate in Python, and a new rate means a new trace. The mask is a function of
     the seed alone: the same seed gives the same mask in whatever order trials, epochs and steps are run.
 
-    A mask element is 16 random bits compared with the rate, four per 64 random bits, which halves the cost of
-    the generator; the rate is met to within 1/65,536 and the scale uses the rate that is met, so the
-    expectation is exact.
+    A mask element is 16 random bits compared with the rate, which halves the cost of the generator; the rate
+    is met to within 1/131,072, and the scale uses the rate that is met, so the expectation is exact.
     """
 
     def __init__(self, index: int, **options: Any) -> None:
@@ -58,7 +57,7 @@ class TracedDropout(keras.layers.Layer):  # type: ignore[misc]  # keras has no t
         features, rates, seed = inputs
         if not training:
             return features
-        threshold = tf.cast(tf.round(rates[self.index] * 65_536.0), tf.int32)
+        threshold = tf.round(rates[self.index] * 65_536.0)
         shape = tf.shape(features)
         count = tf.reduce_prod(shape)
         words = tf.random.stateless_uniform(
@@ -70,9 +69,9 @@ class TracedDropout(keras.layers.Layer):  # type: ignore[misc]  # keras has no t
             alg="philox",
         )
         bits = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:count], shape)
-        kept = tf.cast(bits, tf.int32) >= threshold
-        scale = 65_536.0 / (65_536.0 - tf.cast(threshold, tf.float32))
-        return tf.where(kept, features * tf.cast(scale, features.dtype), tf.zeros([], features.dtype))
+        kept = bits >= tf.cast(tf.cast(threshold, tf.int32), tf.uint16)
+        scale = 65_536.0 / (65_536.0 - threshold)
+        return features * (tf.cast(kept, features.dtype) * tf.cast(scale, features.dtype))
 
 
 def build_model(recipe: Recipe) -> keras.Model:
