@@ -7,17 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from search.errors import SpaceError
-from search.space import (
-    CHOICES,
-    NAMED,
-    SEARCHABLE,
-    Choices,
-    NumberRange,
-    Range,
-    Space,
-    did_you_mean,
-    fixed_range,
-)
+from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, did_you_mean, fixed_range
+from search.space import NAMED, Space
 
 NUMBER_KEYS: Final = ("low", "high", "log", "fixed")
 """What the table of a number may say."""

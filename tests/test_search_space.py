@@ -14,20 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search.errors import SpaceError, StudyError
-from search.space import (
-    CHOICES,
-    NAMED,
-    SEARCHABLE,
-    Choices,
-    NumberRange,
-    Range,
-    Space,
-    difference,
-    fixed_range,
-    params_of,
-    record_params,
-    suggest,
-)
+from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, fixed_range
+from search.space import NAMED, Space, difference, params_of, record_params, suggest
 from search.space_file import load_space
 from trainer.recipe import ARTICLE, LIMITS, OPTIMIZERS, Recipe
 
