@@ -127,7 +127,11 @@ _wishes = _options(
         type=click.IntRange(1, TRAIN_IMAGES),
         help="Train on the first so many images, for a quick look. [default: the study's; all 40000]",
     ),
-    click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="[default: the study's; 0 for a new one]"),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**31 - 1),
+        help="Fixes the recipes drawn and their training. [default: the study's; 0 for a new one]",
+    ),
 )
 
 
@@ -226,15 +230,11 @@ def run(
     load(data)
     opened, created = open_or_create_study(database, study, wished)
     stderr = _console(stderr=True)
-    stderr.print(
-        f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}", highlight=False
-    )
+    _say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
     for line in settings_lines(opened.settings):
-        stderr.print(f"  {line}", highlight=False)
+        _say(f"  {line}")
     threads = max(1, count_cores() // workers)
-    stderr.print(
-        f"  {workers} worker(s) of {threads} thread(s); Ctrl-C stops and keeps what runs", highlight=False
-    )
+    _say(f"  {workers} worker(s) of {threads} thread(s); Ctrl-C stops and keeps what runs")
 
     failures: list[WorkerFailed] = []
     ended = sum(trial.ended is not None for trial in summarise_trials(opened.study))
@@ -248,7 +248,7 @@ def run(
 
         ends_at = None if minutes is None else time.time() + 60 * minutes
         stop = run_fleet(opened, Assignment(storage, study, data, trials, ends_at, threads), workers, show)
-    _finish_run(opened, output, storage, study, stderr)
+    _finish_run(opened, output, storage, study)
     for failure in failures:
         _complain(f"worker {failure.worker}: {failure.reason}")
         if _debugging() and failure.traceback:
@@ -382,7 +382,7 @@ def _open(storage: str, study: str) -> "OpenStudy":
     return open_study(open_database(storage, create=False), study)
 
 
-def _finish_run(opened: "OpenStudy", output: Path, storage: str, study: str, stderr: "Console") -> None:
+def _finish_run(opened: "OpenStudy", output: Path, storage: str, study: str) -> None:
     """Print what a run came to, and write its two files."""
     from search.progress import progress_page
     from search.report import best_report, trials_table
@@ -461,7 +461,11 @@ def _console(*, stderr: bool) -> "Console":
 def _print(*parts: "RenderableType") -> None:
     console = _console(stderr=False)
     for part in parts:
-        console.print(part, highlight=False)
+        if isinstance(part, str):
+            # Names and paths in brackets are no markup, and lines to copy from stay whole.
+            click.echo(part)
+        else:
+            console.print(part, highlight=False)
 
 
 def _program() -> str:
@@ -492,6 +496,10 @@ def _fail(error: Exception, code: int, message: str = "") -> int:
 def _debugging() -> bool:
     # Asked for when there is no click context any more.
     return "--debug" in sys.argv
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
 
 
 def _complain(message: str) -> None:

@@ -1,5 +1,6 @@
 """Worker processes on this machine: started, listened to, stopped, and cleaned up after."""
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 
 from search.events import Event, TrialEnded, TrialStarted
 from search.study import OpenStudy, open_study
+from trainer.cifar10 import OFFICIAL, Digests
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,16 @@ class Assignment:
         total: Trials that the study may have; None for no limit.
         ends_at: When to hand back, in seconds since the epoch; None for never.
         threads: Threads that TensorFlow may use in each worker.
+        digests: What the data must hash to; tests bring those of their small data.
     """
 
-    storage: str
+    storage: str = field(repr=False)
     study: str
     data: Path | None
     total: int | None
     ends_at: float | None
     threads: int
+    digests: Digests = OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -92,16 +96,23 @@ def run_fleet(
         with ignoring():
             members = [_start(assignment, index) for index in range(workers)]
         told = 0
-        while members:
-            for pipe in wait([member.pipe for member in members], timeout=0.2):
-                member = next(member for member in members if member.pipe is pipe)
-                if not _listen(member, show):
-                    members.remove(member)
-                    _bury(member, opened, show)
-            if stop.requests > told:
-                told = stop.requests
-                for member in members:
-                    _urge(member, kill=told > 1)
+        try:
+            while members:
+                for pipe in wait([member.pipe for member in members], timeout=0.2):
+                    member = next(member for member in members if member.pipe is pipe)
+                    if not _listen(member, show):
+                        members.remove(member)
+                        _bury(member, opened, show)
+                if stop.requests > told:
+                    told = stop.requests
+                    for member in members:
+                        _urge(member, kill=told > 1)
+        finally:
+            # Only an exception leaves any. At the end of their pipes they hand back what they run and end.
+            for member in members:
+                member.pipe.close()
+            for member in members:
+                member.process.join()
     return stop
 
 
@@ -120,7 +131,8 @@ def _listen(member: _Member, show: Callable[[Event | WorkerFailed], None]) -> bo
     """Take one message; False at the end of the worker."""
     try:
         event = member.pipe.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
+        # OSError where a killed worker had sent half a message.
         return False
     if isinstance(event, TrialStarted):
         member.running = event.number
@@ -193,8 +205,8 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
         opened = open_study(open_database(assignment.storage, create=False), assignment.study)
         worker = Worker(
             opened,
-            load(assignment.data),
-            pipe.send,
+            load(assignment.data, digests=assignment.digests),
+            lambda event: _tell(pipe, event),
             index=index,
             # Readable means that the parent says stop, or that it is no more.
             must_stop=pipe.poll,
@@ -204,13 +216,11 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
     # The outermost frame of a process: whatever it is, the parent is told.
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {error}"
-        _say_last(pipe, WorkerFailed(index, reason, traceback.format_exc()))
+        _tell(pipe, WorkerFailed(index, reason, traceback.format_exc()))
         raise SystemExit(1) from None
 
 
-def _say_last(pipe: Connection, message: WorkerFailed) -> None:
-    try:
+def _tell(pipe: Connection, message: Event | WorkerFailed) -> None:
+    # Where the parent is no more, so is whoever could be told; the worker sees it at its next `must_stop`.
+    with contextlib.suppress(OSError):
         pipe.send(message)
-    except OSError:
-        # The parent is no more, and with it whoever could be told.
-        return

@@ -13,6 +13,8 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OutputError: It cannot be written there.
     """
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is no regular file; name a file with --output")
     # Not a NamedTemporaryFile: its mode 0600 would stay, and a web server could not read the file.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

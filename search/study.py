@@ -9,7 +9,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 
 from search.errors import StudyError
 from search.space import NAMED, Space, difference, params_of
@@ -183,7 +183,12 @@ def _build_pruner() -> BasePruner:
 
 
 def _is_blank(study: Study) -> bool:
-    return SETTINGS_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
+    # A study that minimises is another program's, however empty it is.
+    return (
+        study.directions == [StudyDirection.MAXIMIZE]
+        and SETTINGS_KEY not in study.user_attrs
+        and not study.get_trials(deepcopy=False)
+    )
 
 
 def _opened(study: Study, database: Database, wishes: Wishes) -> OpenStudy:

@@ -99,10 +99,11 @@ class Worker:
                 raise Interrupted
 
         def on_epoch(result: EpochResult, state: TrainingState) -> bool:
-            run.report(result, state)
+            is_new = run.report(result, state)
             self._emit(EpochEnded(trial.number, result))
             if state.epoch < recipe.epochs:
-                if trial.should_prune():
+                # Where an earlier run got further, Optuna would judge by that run's last epoch.
+                if is_new and trial.should_prune():
                     return True
                 if self._time_is_up():
                     raise Interrupted
@@ -143,11 +144,17 @@ class TrialRun:
         self._state = None if content is None else TrainingState.from_bytes(content)
         return self._state
 
-    def report(self, result: EpochResult, state: TrainingState) -> None:
-        """Report an epoch's validation accuracy; one that an earlier run reported stays as it is."""
+    def report(self, result: EpochResult, state: TrainingState) -> bool:
+        """Report an epoch's validation accuracy; one that an earlier run reported stays as it is.
+
+        Returns:
+            Whether it was reported now.
+        """
         self._state = state
-        if result.epoch not in self._reported:
-            self._trial.report(result.validation_accuracy, result.epoch)
+        if result.epoch in self._reported:
+            return False
+        self._trial.report(result.validation_accuracy, result.epoch)
+        return True
 
     def finish(self, result: TrainingResult, evaluator: Evaluator) -> None:
         """Store what the trial came to, its files before its state."""

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
-from search.views import LineView, LiveView, open_view
+from search.line_view import LineView
+from search.live_view import LiveView
+from search.views import open_view
 from trainer.recipe import Recipe
 from trainer.state import EpochResult
 
