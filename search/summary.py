@@ -11,10 +11,10 @@ from trainer.errors import RecipeError
 from trainer.recipe import Recipe
 
 STATES: Final = ("complete", "pruned", "diverged", "failed", "running", "waiting")
-"""A trial's states as people read them: Optuna's own, and those pruned as their loss left the numbers."""
+"""A trial's states as people read them: Optuna's own, and those pruned for leaving the numbers."""
 
 DIVERGED_KEY: Final = "diverged_epoch"
-"""Trial user attribute: the epoch, from 1, in which the loss became NaN or infinite."""
+"""Trial user attribute: the epoch, from 1, in which a loss or a weight became NaN or infinite."""
 RECIPE_KEY: Final = "recipe"
 """Trial user attribute: the recipe, as `Recipe.to_dict` gives it."""
 FAILURE_KEY: Final = "failure"
@@ -92,7 +92,7 @@ def _recipe(user_attrs: dict[str, Any]) -> Recipe | None:
 
 def _note(trial: FrozenTrial) -> str:
     if DIVERGED_KEY in trial.user_attrs:
-        return f"loss left the numbers in epoch {trial.user_attrs[DIVERGED_KEY]}"
+        return f"left the numbers in epoch {trial.user_attrs[DIVERGED_KEY]}"
     if trial.state == TrialState.PRUNED:
         return f"pruned after epoch {trial.last_step}"
     return str(trial.user_attrs.get(FAILURE_KEY, ""))

@@ -2,9 +2,9 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,8 @@ from trainer.recipe import Recipe
 
 FORMAT: Final = 1
 """Version of the bytes; another version's are refused."""
+DIGEST_BYTES: Final = hashlib.sha256().digest_size
+"""Length of the SHA-256 that the bytes begin with. The zip's own checksums miss damage to its directory."""
 
 
 class StateError(TrainerError):
@@ -81,7 +83,8 @@ class TrainingState:
         file = io.BytesIO()
         arrays = [np.frombuffer(json.dumps(header).encode(), np.uint8), *self.weights, *self.optimizer]
         np.savez(file, *arrays, allow_pickle=False)
-        return file.getvalue()
+        archive = file.getvalue()
+        return hashlib.sha256(archive).digest() + archive
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "TrainingState":
@@ -90,8 +93,11 @@ class TrainingState:
         Raises:
             StateError: The bytes are damaged, or of another version.
         """
+        digest, archive = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(archive).digest() != digest:
+            raise StateError(f"{len(content)} bytes are not a trial's saved state, or a damaged one")
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            with np.load(io.BytesIO(archive), allow_pickle=False) as file:
                 arrays = [file[f"arr_{index}"] for index in range(len(file.files))]
             header = json.loads(arrays[0].tobytes())
             if header["format"] != FORMAT:
@@ -103,8 +109,8 @@ class TrainingState:
                 tuple(arrays[split:]),
                 tuple(EpochResult(**result) for result in header["history"]),
             )
-        # numpy's reader and zipfile raise any of these for damaged bytes.
-        except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, zipfile.BadZipFile) as error:
+        # The bytes are whole, so these come from another program's content.
+        except (ValueError, KeyError, TypeError, IndexError, EOFError) as error:
             raise StateError(f"{len(content)} bytes are not a trial's saved state: {error}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.cifar10 import Split
@@ -27,10 +28,10 @@ class TrainingResult:
     """What a training came to.
 
     Attributes:
-        status: "finished" after the recipe's last epoch, "stopped" by the callback, "diverged" when the loss
-            became NaN or infinite.
-        state: As it was after the last epoch that ended with finite losses.
-        diverged_epoch: The epoch, from 1, whose loss left the numbers; None unless diverged.
+        status: "finished" after the recipe's last epoch, "stopped" by the callback, "diverged" when a loss or
+            a weight became NaN or infinite.
+        state: As it was after the last epoch that ended with finite numbers.
+        diverged_epoch: The epoch, from 1, that left the numbers; None unless diverged.
     """
 
     status: Literal["finished", "stopped", "diverged"]
@@ -39,7 +40,7 @@ class TrainingResult:
 
     @property
     def history(self) -> tuple[EpochResult, ...]:
-        """One result for each epoch that ended with finite losses, from epoch 1."""
+        """One result for each epoch that ended with finite numbers, from epoch 1."""
         return self.state.history
 
     def build_model(self) -> keras.Model:
@@ -96,9 +97,9 @@ class Trainer:
         engine.load(state)
         while state.epoch < recipe.epochs:
             result = _train_epoch(engine, recipe, state.epoch + 1, on_steps)
-            if not (math.isfinite(result.loss) and math.isfinite(result.validation_loss)):
-                return TrainingResult("diverged", state, result.epoch)
-            state = engine.save(recipe, (*state.history, result))
+            former, state = state, engine.save(recipe, (*state.history, result))
+            if not _is_finite(state):
+                return TrainingResult("diverged", former, result.epoch)
             if on_epoch is not None and on_epoch(result, state) and state.epoch < recipe.epochs:
                 return TrainingResult("stopped", state)
         return TrainingResult("finished", state)
@@ -108,6 +109,17 @@ class Trainer:
         if key not in self._engines:
             self._engines[key] = Engine(*key, self._train, self._validation)
         return self._engines[key]
+
+
+def _is_finite(state: TrainingState) -> bool:
+    """Whether the last epoch left numbers behind.
+
+    The losses alone do not tell: oneDNN's relu makes 0 of NaN, and a network full of NaN goes on with a finite
+    loss.
+    """
+    last = state.history[-1]
+    losses = (last.loss, last.validation_loss)
+    return all(map(math.isfinite, losses)) and all(np.isfinite(array).all() for array in state.weights)
 
 
 def _train_epoch(engine: Engine, recipe: Recipe, epoch: int, on_steps: OnSteps | None) -> EpochResult:
