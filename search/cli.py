@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from search.study import OpenStudy, Wishes
     from search.summary import TrialSummary
+    from storage.database import Database
 
 INTERRUPTED: Final = 130
 TRAIN_IMAGES: Final = 40_000
@@ -168,10 +169,9 @@ def init(storage: str, study: str, **wishes: Any) -> None:
     """Create the database and the study, with the article's recipe as its first trial."""
     from search.report import settings_lines
     from search.study import open_or_create_study
-    from storage.database import open_database
 
     wished = _read_wishes(**wishes)
-    database = open_database(storage)
+    database = _open_database(storage)
     opened, created = open_or_create_study(database, study, wished)
     click.echo(f"study {study!r} in {database.shown_url}: {'created' if created else 'exists already'}")
     for line in settings_lines(opened.settings):
@@ -221,12 +221,11 @@ def run(
     from search.study import open_or_create_study
     from search.summary import summarise_trials
     from search.views import open_view
-    from storage.database import open_database
     from trainer.data import load
 
     wished = _read_wishes(**wishes)
     _make_writable(output)
-    database = open_database(storage)
+    database = _open_database(storage)
     load(data)
     opened, created = open_or_create_study(database, study, wished)
     stderr = _console(stderr=True)
@@ -347,7 +346,7 @@ def evaluate(model: Path, data: Path | None, split: str, as_json: bool) -> None:
     start_tensorflow()
     from trainer.data import load
     from trainer.evaluation import Evaluator
-    from trainer.model import load_model
+    from trainer.model_file import load_model
 
     loaded = load_model(model)
     cifar10 = load(data)
@@ -377,9 +376,21 @@ def _read_wishes(
 
 def _open(storage: str, study: str) -> "OpenStudy":
     from search.study import open_study
+
+    return open_study(_open_database(storage, create=False), study)
+
+
+def _open_database(storage: str, *, create: bool = True) -> "Database":
+    """The database at that URL, open until the command ends."""
+    import optuna
+
     from storage.database import open_database
 
-    return open_study(open_database(storage, create=False), study)
+    # Optuna announces each study in its log's format; the commands do it in their own.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    database = open_database(storage, create=create)
+    click.get_current_context().call_on_close(database.close)
+    return database
 
 
 def _finish_run(opened: "OpenStudy", output: Path, storage: str, study: str) -> None:

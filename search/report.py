@@ -72,11 +72,13 @@ def compare_with_band(value: float) -> str:
 
 
 def settings_lines(settings: Settings) -> list[str]:
-    """What a study searches and with what, a line each."""
-    ranges = [f"{field} {text}" for field, text, _ in settings.capped_space.describe()]
+    """What a study searches and with what, a line each; fields of the same range share one."""
+    fields: dict[str, list[str]] = {}
+    for field, text, _ in settings.capped_space.describe():
+        fields.setdefault(text, []).append(field)
     return [
-        f"space {settings.space.name}: {'; '.join(ranges)}",
-        f"{settings.train_samples:,} training images; seed {settings.seed}",
+        *(f"{', '.join(names)}: {text}" for text, names in fields.items()),
+        f"space {settings.space.name}; {settings.train_samples:,} training images; seed {settings.seed}",
     ]
 
 

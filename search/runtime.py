@@ -24,6 +24,8 @@ def start_tensorflow(threads: int | None = None) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import tensorflow as tf
 
+        # One program for each optimizer is meant; TensorFlow takes the fifth for a mistake and warns.
+        tf.get_logger().setLevel("ERROR")
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)

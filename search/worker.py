@@ -21,7 +21,7 @@ from storage.errors import TrialLimitReached
 from storage.trial_files import NamedFile, attach_file, drop_checkpoint, read_checkpoint, save_checkpoint
 from trainer.cifar10 import Cifar10
 from trainer.evaluation import Evaluator
-from trainer.model import model_from_bytes, model_to_bytes
+from trainer.model_file import model_from_bytes, model_to_bytes
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, TrainingState, history_to_csv
 from trainer.training import Trainer, TrainingResult

@@ -3,12 +3,13 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -22,6 +23,8 @@ from storage.errors import StorageError, StorageUrlError, TrialLimitReached
 ACCEPTED: Final = "sqlite:///file.db, postgresql://user@host/name or postgres://user@host/name"
 SQLITE_WAIT_SECONDS: Final = 60.0
 """How long a process waits for another one's transaction; they last milliseconds."""
+SQLITE_SIGNATURE: Final = b"SQLite format 3\0"
+"""How each database file begins (https://sqlite.org/fileformat.html), but for an empty one."""
 SETUP_LOCK: Final = 0x636E6E73
 """Key of PostgreSQL's advisory lock for set-ups ("cnns" in ASCII); nothing but its uniqueness matters."""
 
@@ -39,8 +42,8 @@ class Database:
     storage: BaseStorage
     artifacts: SqlArtifactStore
     shown_url: str
-    _url: URL
-    _backend: "SharedStorage"
+    _url: URL = field(repr=False)
+    _backend: "SharedStorage" = field(repr=False)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold off every other process that asks for this, for set-ups of several steps; seconds at most."""
@@ -89,8 +92,13 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise StorageUrlError(f"storage {text!r} is no database URL; give {ACCEPTED}") from error
+    # A port that is no number is a ValueError.
+    except (ArgumentError, ValueError) as error:
+        raise StorageUrlError(f"storage {_mask(text)!r} is no database URL; give {ACCEPTED}") from error
+    if url.host and "@" in url.host:
+        raise StorageUrlError(
+            f"storage {_mask(text)!r} has more than one @; write one that belongs to the password as %40"
+        )
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg2"):
         if not url.database:
             raise StorageUrlError(f"storage {show_url(url)!r} names no database; give {ACCEPTED}")
@@ -100,7 +108,8 @@ def parse_url(text: str) -> URL:
         raise StorageUrlError(
             f"storage {show_url(url)!r}: {url.drivername} is not supported; give {ACCEPTED}"
         )
-    if url.database in (None, "", ":memory:") or url.query:
+    # With two slashes, what follows is a host.
+    if url.database in (None, "", ":memory:") or url.query or url.host or url.username:
         raise StorageUrlError(
             f"storage {show_url(url)!r} names no file; give for example sqlite:///cnn-search.db"
         )
@@ -109,7 +118,12 @@ def parse_url(text: str) -> URL:
 
 def show_url(url: URL) -> str:
     """The URL as it may be shown: without password."""
-    return url.render_as_string(hide_password=True)
+    return url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
+
+
+def _mask(text: str) -> str:
+    """What is no URL, without all that can be a password in it."""
+    return f"***{text[text.rindex('@') :]}" if "@" in text else text
 
 
 def open_database(text: str, *, create: bool = True) -> Database:
@@ -121,9 +135,9 @@ def open_database(text: str, *, create: bool = True) -> Database:
     """
     url = parse_url(text)
     shown = show_url(url)
-    if url.drivername == "sqlite":
-        _check_sqlite_file(url, shown, create)
     try:
+        if url.drivername == "sqlite":
+            _check_sqlite_file(url, shown, create)
         address = url.render_as_string(hide_password=False)
         guard = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
         with _one_at_a_time(url, guard):
@@ -131,7 +145,7 @@ def open_database(text: str, *, create: bool = True) -> Database:
             if url.drivername == "sqlite":
                 _serialise_sqlite(backend.engine)
             artifacts = SqlArtifactStore(backend.engine)
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
         raise StorageError(f"storage {shown}: {_reason(error)}") from error
     except RuntimeError as error:
         # Optuna refuses, with instructions, a schema that another version of it wrote.
@@ -149,6 +163,11 @@ def _check_sqlite_file(url: URL, shown: str, create: bool) -> None:
         raise StorageError(f"storage {shown}: folder {path.parent} does not exist; create it first")
     if not create and not path.exists():
         raise StorageError(f"storage {shown}: no such file; `cnn-search run` starts a study there")
+    if path.exists():
+        with path.open("rb") as file:
+            beginning = file.read(len(SQLITE_SIGNATURE))
+        if beginning not in (b"", SQLITE_SIGNATURE):
+            raise StorageError(f"storage {shown}: {path} is no SQLite database; name another file")
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
@@ -196,5 +215,8 @@ def _serialise_sqlite(engine: sqlalchemy.Engine) -> None:
 
 def _reason(error: Exception) -> str:
     """The driver's own words, on one line; SQLAlchemy's add the statement and a link."""
+    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
+        # Optuna's own words only guess.
+        error = error.__cause__
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return " ".join(str(cause).split())

@@ -1,5 +1,6 @@
 """A trial's files: attached ones, which Optuna and its dashboard list, and its checkpoint."""
 
+import contextlib
 import io
 import json
 from dataclasses import asdict, dataclass
@@ -104,4 +105,6 @@ def _point_checkpoint(store: SqlArtifactStore, storage: BaseStorage, trial_id: i
     if former or artifact_id:
         storage.set_trial_system_attr(trial_id, CHECKPOINT_KEY, artifact_id)
     if former:
-        store.remove(former)
+        # Gone already where somebody else removed it, and then a trial must still be able to end.
+        with contextlib.suppress(ArtifactNotFound):
+            store.remove(former)

@@ -17,19 +17,17 @@ import pytest
 import sample
 import tensorflow as tf
 
+from trainer.dropout import TracedDropout
 from trainer.errors import ModelError
 from trainer.model import (
-    TracedDropout,
     build_model,
     build_optimizer,
     build_twin,
     compile_model,
     dropout_rates,
     initial_weights,
-    load_model,
-    model_from_bytes,
-    model_to_bytes,
 )
+from trainer.model_file import load_model, model_from_bytes, model_to_bytes
 from trainer.recipe import ARTICLE, OPTIMIZERS, Recipe
 
 pytestmark = pytest.mark.filterwarnings(

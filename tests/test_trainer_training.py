@@ -20,7 +20,8 @@ import sample
 from trainer import training
 from trainer.cifar10 import Split
 from trainer.evaluation import Evaluator
-from trainer.model import build_model, build_optimizer, initial_weights, load_model, model_to_bytes
+from trainer.model import build_model, build_optimizer, initial_weights
+from trainer.model_file import load_model, model_to_bytes
 from trainer.recipe import OPTIMIZERS, Recipe
 from trainer.state import EpochResult, TrainingState
 from trainer.training import Trainer, TrainingResult

@@ -10,6 +10,7 @@ import tensorflow as tf
 from trainer.cifar10 import Split
 from trainer.evaluation import count_hits, scale
 from trainer.model import build_optimizer, build_twin, dropout_rates, initial_weights
+from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, TrainingState
 
@@ -43,14 +44,22 @@ class Engine:
     learning rate, dropout rates, seed, epoch. `load` a state, `run_steps` and `validate`, `save` a state.
     """
 
-    def __init__(self, optimizer: str, batch_size: int, train: DeviceSplit, validation: DeviceSplit) -> None:
-        """A program for that optimizer and batch size over these splits."""
+    def __init__(
+        self,
+        optimizer: str,
+        batch_size: int,
+        train: DeviceSplit,
+        validation: DeviceSplit,
+        precision: Precision = "float32",
+    ) -> None:
+        """A program for that optimizer, batch size and precision over these splits."""
         self.images = len(train)
         self.steps = math.ceil(self.images / batch_size)
         self.traces = 0
         self._batch_size = batch_size
         self._train, self._validation = train, validation
-        self._model = build_twin()
+        self._model = build_twin(precision)
+        self._precision = tf.as_dtype(precision)
         self._optimizer = build_optimizer(optimizer, learning_rate=0.01)
         self._optimizer.build(self._model.trainable_variables)
         self._optimizer_start = [variable.numpy() for variable in self._optimizer.variables]
@@ -108,7 +117,7 @@ class Engine:
             begin = tf.cast(step, tf.int32) * self._batch_size
             batch = order[begin : tf.minimum(begin + self._batch_size, images)]
             labels = tf.gather(self._train.labels, batch)
-            inputs = scale(tf.gather(self._train.images, batch), tf.float32)
+            inputs = scale(tf.gather(self._train.images, batch), self._precision)
             with tf.GradientTape() as tape:
                 logits = self._model([inputs, self._rates, self._stream(epoch, step, 0)], training=True)
                 total = self._loss(labels, logits)
@@ -126,7 +135,7 @@ class Engine:
         for begin in tf.range(0, images, VALIDATION_BATCH):
             end = tf.minimum(begin + VALIDATION_BATCH, images)
             labels = self._validation.labels[begin:end]
-            inputs = scale(self._validation.images[begin:end], tf.float32)
+            inputs = scale(self._validation.images[begin:end], self._precision)
             logits = self._model([inputs, self._rates, seed], training=False)
             loss += self._loss(labels, logits)
             hits += count_hits(labels, logits)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from trainer.cifar10 import Split
 from trainer.engine import DeviceSplit, Engine
 from trainer.model import build_model, compile_model
+from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, TrainingState
 
@@ -57,8 +58,9 @@ class Trainer:
     Not for several threads at once: a program has one set of variables.
     """
 
-    def __init__(self, train: Split, validation: Split) -> None:
+    def __init__(self, train: Split, validation: Split, precision: Precision = "float32") -> None:
         """A trainer for these splits, images uint8 (n, 32, 32, 3) and labels uint8 (n,)."""
+        self.precision = precision
         self._train, self._validation = DeviceSplit.of(train), DeviceSplit.of(validation)
         self._engines: dict[tuple[str, int], Engine] = {}
 
@@ -107,15 +109,15 @@ class Trainer:
     def _engine(self, recipe: Recipe) -> Engine:
         key = (recipe.optimizer, recipe.batch_size)
         if key not in self._engines:
-            self._engines[key] = Engine(*key, self._train, self._validation)
+            self._engines[key] = Engine(*key, self._train, self._validation, self.precision)
         return self._engines[key]
 
 
 def _is_finite(state: TrainingState) -> bool:
     """Whether the last epoch left numbers behind.
 
-    The losses alone do not tell: oneDNN's relu makes 0 of NaN, and a network full of NaN goes on with a finite
-    loss.
+    The losses alone do not tell: oneDNN's relu makes 0 of NaN, and a network full of NaN goes on with a
+    finite loss.
     """
     last = state.history[-1]
     losses = (last.loss, last.validation_loss)

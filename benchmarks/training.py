@@ -1,0 +1,268 @@
+"""This project's training program against the article's own code and against PyTorch, side by side.
+
+    .venv/bin/python benchmarks/training.py [--rounds 7] [--steps 100]
+
+Each round runs every contestant for the same number of steps of 64 images, in one process, one after another;
+ratios are taken round by round, so that a machine that slows down slows all of them. Then, each in a
+fresh process: the time from a trial's recipe to the end of its first step, for the first and the tenth trial,
+and peak memory.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from machine import describe_machine
+
+from search.runtime import start_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+    import torch
+
+BATCH = 64
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--part", choices=["engine", "fit"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part is not None:
+        print(json.dumps(PARTS[options.part]()))
+        return
+    print(describe_machine(("tensorflow", "keras", "torch", "numpy")))
+    compare_steps(options.rounds, options.steps)
+    compare_processes()
+
+
+def compare_steps(rounds: int, steps: int) -> None:
+    """Milliseconds a step, alternating."""
+    start_tensorflow()
+    contestants = {
+        "article: compile + fit, float32": fit_runner(steps),
+        "engine, float32": engine_runner("float32", steps),
+        "engine, bfloat16": engine_runner("bfloat16", steps),
+        **torch_runners(steps),
+    }
+    for run in contestants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - began) / steps)
+    reference = next(iter(times.values()))
+    floor = measure_floor()
+    print(f"\n{'':34}{'ms a step':>12}{'min':>8}{'max':>8}{'times fit':>11}")
+    for name, values in times.items():
+        ratio = statistics.median(a / b for a, b in zip(reference, values, strict=True))
+        print(f"{name:34}{statistics.median(values):12.1f}{min(values):8.1f}{max(values):8.1f}{ratio:9.2f}x")
+    for precision, milliseconds in floor.items():
+        print(
+            f"{'floor, ' + precision:34}{milliseconds:12.1f}   3.92 GFLOP a step at this machine's matmul rate"
+        )
+
+
+def compare_processes() -> None:
+    """First steps and peak memory, each in a process of its own."""
+    print(f"\n{'':34}{'1st trial':>12}{'10th trial':>12}{'peak memory':>14}")
+    for name, part in (("engine", "engine"), ("article: compile + fit", "fit")):
+        command = [sys.executable, __file__, "--part", part]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        first, tenth, peak = result["first"], result["tenth"], result["peak_bytes"]
+        print(f"{name:34}{first:10.2f} s{tenth:10.2f} s{peak / 1e9:11.2f} GB")
+    print("(from a trial's recipe to the end of its first step; TensorFlow is loaded before)")
+
+
+def engine_runner(precision: str, steps: int) -> Callable[[], None]:
+    """This project's traced program."""
+    from trainer.data import load
+    from trainer.engine import DeviceSplit, Engine
+    from trainer.recipe import ARTICLE
+
+    data = load()
+    engine = Engine(
+        ARTICLE.optimizer, BATCH, DeviceSplit.of(data.train), DeviceSplit.of(data.validation), precision
+    )
+    engine.load(engine.begin(ARTICLE))
+
+    def run() -> None:
+        loss, _ = engine.run_steps(1, 0, steps)
+        loss.numpy()
+
+    return run
+
+
+def article_model() -> "keras.Model":
+    """The article's code: a Sequential model, compiled with SGD and categorical cross-entropy."""
+    import keras
+    from keras import layers
+
+    model = keras.Sequential([keras.Input((32, 32, 3))])
+    for filters, rate in ((32, 0.3), (64, 0.3), (128, 0.4)):
+        model.add(layers.Conv2D(filters, (3, 3), padding="same"))
+        model.add(layers.Activation("relu"))
+        model.add(layers.MaxPooling2D((2, 2)))
+        model.add(layers.Dropout(rate))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(80))
+    model.add(layers.Activation("relu"))
+    model.add(layers.Dropout(0.3))
+    model.add(layers.Dense(10))
+    model.add(layers.Activation("softmax"))
+    optimizer = keras.optimizers.SGD(learning_rate=0.01, momentum=0.9, nesterov=False)
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def fit_runner(steps: int) -> Callable[[], None]:
+    """The article's `fit` on scaled float32 arrays and one-hot labels."""
+    import keras
+
+    from trainer.data import load
+
+    train = load().train.first(steps * BATCH)
+    images = train.images.astype("float32") / 255
+    labels = keras.utils.to_categorical(train.labels, 10)
+    model = article_model()
+
+    def run() -> None:
+        model.fit(images, labels, batch_size=BATCH, epochs=1, shuffle=True, verbose=0)
+
+    return run
+
+
+def torch_runners(steps: int) -> dict[str, Callable[[], None]]:
+    """The same network in PyTorch, channels last; nothing where PyTorch is not installed."""
+    try:
+        import torch
+    except ImportError:
+        print("PyTorch is not installed (pip install '.[bench]'): left out")
+        return {}
+    from torch import nn
+
+    from trainer.data import load
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    train = load().train
+    images = torch.from_numpy(train.images.copy()).to(device)
+    labels = torch.from_numpy(train.labels.copy()).long().to(device)
+
+    def build(dtype: "torch.dtype") -> Callable[[], None]:
+        blocks: list[nn.Module] = []
+        channels = 3
+        for filters, rate in ((32, 0.3), (64, 0.3), (128, 0.4)):
+            blocks += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
+            blocks += [nn.MaxPool2d(2), nn.Dropout(rate)]
+            channels = filters
+        head = [nn.Flatten(), nn.Linear(2048, 80), nn.ReLU(), nn.Dropout(0.3), nn.Linear(80, 10)]
+        model = nn.Sequential(*blocks, *head).to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        cross_entropy = nn.CrossEntropyLoss()
+
+        def run() -> None:
+            order = torch.randperm(len(images), device=device)
+            for step in range(steps):
+                batch = order[step * BATCH : (step + 1) * BATCH]
+                inputs = images[batch].permute(0, 3, 1, 2).float().div(255)
+                optimizer.zero_grad()
+                with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+                    loss = cross_entropy(model(inputs), labels[batch])
+                loss.backward()
+                optimizer.step()
+            loss.item()
+
+        return run
+
+    return {"PyTorch, float32": build(torch.float32), "PyTorch, bfloat16": build(torch.bfloat16)}
+
+
+def measure_floor() -> dict[str, float]:
+    """Milliseconds that a step's 3.92 GFLOP would take at the rate of large matrix products, by precision.
+
+    61.2 MFLOP an image (forward, backward to inputs and to weights; two a multiply-add), 64 images.
+    """
+    import tensorflow as tf
+
+    size = 2048
+    floors = {}
+    for dtype in (tf.float32, tf.bfloat16):
+        left, right = (tf.cast(tf.random.normal([size, size]), dtype) for _ in range(2))
+        multiply = tf.function(lambda a, b: tf.reduce_sum(tf.matmul(a, b)))
+        multiply(left, right)
+        seconds = []
+        for _ in range(10):
+            began = time.perf_counter()
+            multiply(left, right).numpy()
+            seconds.append(time.perf_counter() - began)
+        floors[dtype.name] = 1000 * 64 * 61.2e6 / (2 * size**3 / min(seconds))
+    return floors
+
+
+def measure_engine() -> dict[str, float]:
+    """First and tenth trial of one optimizer, dropout rates and learning rates differing; peak memory."""
+    start_tensorflow()
+    from trainer.data import load
+    from trainer.engine import DeviceSplit, Engine
+    from trainer.precision import choose_precision
+    from trainer.recipe import Recipe
+
+    data = load()
+    train, validation = DeviceSplit.of(data.train), DeviceSplit.of(data.validation)
+    engine = None
+    seconds = []
+    for number in range(10):
+        recipe = Recipe(dropout_dense=number / 20, learning_rate=0.001 * (number + 1), epochs=1, seed=number)
+        began = time.perf_counter()
+        # The first trial of a shape builds the program, as `Trainer` does.
+        engine = engine or Engine(recipe.optimizer, BATCH, train, validation, choose_precision())
+        engine.load(engine.begin(recipe))
+        engine.run_steps(1, 0, 1)[0].numpy()
+        seconds.append(time.perf_counter() - began)
+    engine.run_steps(1, 0, engine.steps)
+    engine.validate()
+    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": peak_bytes()}
+
+
+def measure_fit() -> dict[str, float]:
+    """The same with the article's code: each trial builds, compiles and traces its own model."""
+    start_tensorflow()
+    import keras
+
+    from trainer.data import load
+
+    data = load()
+    arrays = [
+        (split.images.astype("float32") / 255, keras.utils.to_categorical(split.labels, 10))
+        for split in (data.train, data.validation)
+    ]
+    images, labels = arrays[0]
+    seconds = []
+    for _ in range(10):
+        began = time.perf_counter()
+        model = article_model()
+        model.fit(images[:BATCH], labels[:BATCH], batch_size=BATCH, epochs=1, verbose=0)
+        seconds.append(time.perf_counter() - began)
+    model.fit(images, labels, batch_size=BATCH, epochs=1, validation_data=arrays[1], verbose=0)
+    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": peak_bytes()}
+
+
+def peak_bytes() -> float:
+    """Peak resident memory of this process."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+PARTS = {"engine": measure_engine, "fit": measure_fit}
+
+if __name__ == "__main__":
+    main()

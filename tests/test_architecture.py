@@ -1,0 +1,160 @@
+"""Which package may look where, and what no module does but the command line."""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("search", "storage", "trainer")
+FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+CLI = Path("search/cli.py")
+
+FORBIDDEN = {
+    "trainer": {"optuna", "sqlalchemy", "search", "storage", "click"},
+    "storage": {"keras", "tensorflow", "search", "trainer", "click"},
+    "search": {"click"},
+}
+"""What a package never imports; `search/cli.py` is the one place for click."""
+
+EDGE = {
+    "print",
+    "input",
+    "click.echo",
+    "sys.exit",
+    "sys.argv",
+    "os.environ",
+    "os.environb",
+    "os.getenv",
+    "os.putenv",
+    "os._exit",
+    "exit",
+    "quit",
+    "logging.basicConfig",
+}
+"""What only the command line may touch."""
+
+EXCEPTIONS = {
+    # TensorFlow and Keras read their settings from the environment, and nowhere else.
+    (Path("search/runtime.py"), "os.environ"),
+    # A program that fetches the data gets our environment, with the user's proxies in it.
+    (Path("trainer/download.py"), "os.environ"),
+}
+
+
+def tree_of(path: Path) -> ast.Module:
+    """A module's syntax."""
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
+
+
+def imports_of(tree: ast.Module) -> Iterator[str]:
+    """The top-level package of each import, wherever in the module it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports here name their package in full"
+            yield str(node.module).split(".")[0]
+
+
+def names_of(tree: ast.Module) -> Iterator[str]:
+    """Each name and dotted name that a module uses, calls included, as it is written."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_there_are_modules_to_check() -> None:
+    """An empty list would pass everything below."""
+    assert {path.parts[0] for path in FILES} == set(PACKAGES)
+    assert CLI in FILES
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_packages_look_only_where_they_may(path: Path) -> None:
+    """`trainer` knows no study, `storage` no model, and neither the other nor `search`."""
+    forbidden = set() if path == CLI else FORBIDDEN[path.parts[0]]
+
+    assert set(imports_of(tree_of(path))) & forbidden == set()
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != CLI], ids=str)
+def test_only_the_command_line_prints_exits_and_reads_the_environment(path: Path) -> None:
+    """Each exception to it is named here, with its reason, and still needed."""
+    allowed = {name for file, name in EXCEPTIONS if file == path}
+
+    assert set(names_of(tree_of(path))) & EDGE == allowed
+
+
+@pytest.mark.parametrize("name", ["print", "os.environ", "sys.exit"])
+def test_the_check_sees_what_it_looks_for(name: str) -> None:
+    """In a call, in an expression, and imported from its module."""
+    written = [f"def f():\n    return {name}('x')", f"x = [{name}]"]
+    if "." in name:
+        module, attribute = name.split(".")
+        written.append(f"from {module} import {attribute}")
+    assert all(name in set(names_of(ast.parse(text))) for text in written)
+
+
+def test_no_module_does_anything_at_import(python: Callable[[str], str]) -> None:
+    """No logging set-up, no signal handler, no thread or process, no change of environment or folder."""
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+    light = [module for module in modules if not needs_tensorflow(module)]
+    script = f"""
+import importlib, logging, os, signal, sys, threading, warnings
+
+def snapshot():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    root = logging.getLogger()
+    log = (list(root.handlers), root.level)
+    return dict(os.environ), os.getcwd(), handlers, threading.active_count(), log
+
+before = snapshot()
+# What other packages do is theirs.
+import click, filelock, numpy, optuna, PIL.Image, platformdirs, rich.live
+import plotly.graph_objects, sqlalchemy.orm
+assert snapshot() == before, "a library"
+optuna_before = (optuna.logging.get_verbosity(), list(logging.getLogger("optuna").handlers))
+for module in {light!r}:
+    importlib.import_module(module)
+    assert snapshot() == before, module
+    loggers = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in {PACKAGES!r}]
+    assert not any(logging.getLogger(name).handlers for name in loggers), module
+assert optuna_before == (optuna.logging.get_verbosity(), list(logging.getLogger("optuna").handlers))
+assert "tensorflow" not in sys.modules
+print(len({light!r}))
+"""
+    assert int(python(script)) >= 20
+
+
+def needs_tensorflow(module: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether importing a module of ours imports TensorFlow or Keras, itself or through others of ours."""
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if module in seen or not path.exists():
+        return False
+    for node in tree_of(path.relative_to(ROOT)).body:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] in ("tensorflow", "keras"):
+                return True
+            if name.split(".")[0] in PACKAGES and needs_tensorflow(name, seen | {module}):
+                return True
+    return False
+
+
+def test_only_training_needs_tensorflow() -> None:
+    """All that a command does before it trains or scores is quick to start."""
+    for module in ("search.cli", "search.study", "search.fleet", "search.progress", "search.report"):
+        assert not needs_tensorflow(module)
+    assert needs_tensorflow("search.worker")
+    assert needs_tensorflow("trainer.training")

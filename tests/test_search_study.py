@@ -1,0 +1,331 @@
+"""A study: what it remembers, which wishes it refuses, how it begins, draws and prunes."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from search.errors import SpaceError, StudyError
+from search.space import NAMED, Choices, NumberRange, Space
+from search.study import (
+    METRIC,
+    SETTINGS_KEY,
+    OpenStudy,
+    Settings,
+    Wishes,
+    attach_strategy,
+    open_or_create_study,
+    open_study,
+)
+from search.summary import RECIPE_KEY
+from storage.database import Database, open_database
+from trainer.recipe import ARTICLE, LIMITS, Recipe
+
+ADAM_ONLY = Space(
+    "adam.toml", (Choices("optimizer", ("adam",)), NumberRange("learning_rate", 1e-4, 1e-3, log=True))
+)
+SETTINGS = st.builds(
+    Settings,
+    space=st.sampled_from([*NAMED.values(), ADAM_ONLY]),
+    max_epochs=st.none() | st.integers(1, 10_000),
+    train_samples=st.integers(1, 40_000),
+    seed=st.integers(0, 2**31 - 1),
+)
+
+
+@given(settings=SETTINGS)
+def test_settings_survive_json(settings: Settings) -> None:
+    """What a study remembers is what it was given."""
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@given(settings=SETTINGS)
+def test_settings_never_contradict_themselves(settings: Settings) -> None:
+    """Whoever repeats the options that made a study may go on with it."""
+    wishes = Wishes(settings.space, settings.max_epochs, settings.train_samples, settings.seed)
+
+    assert wishes.conflicts(settings) == []
+    assert Wishes().conflicts(settings) == []
+    assert wishes.settings() == settings
+
+
+@given(settings=SETTINGS, number=st.integers(0, 2**31))
+def test_each_trial_has_a_seed_a_recipe_may_have(settings: Settings, number: int) -> None:
+    """Trial n trains with the study's seed + n, and neighbours differ."""
+    seed = settings.trial_seed(number)
+
+    assert Recipe(seed=seed).seed == (settings.seed + number) % (LIMITS["seed"].high + 1)
+    assert settings.trial_seed(number + 1) != seed
+
+
+@given(settings=SETTINGS)
+def test_trial_0_is_the_articles_recipe_capped(settings: Settings) -> None:
+    """Nothing but epochs and seed can differ, and epochs only downwards."""
+    recipe = settings.article_recipe
+
+    assert recipe == Recipe(epochs=min(100, settings.max_epochs or 100), seed=settings.seed)
+
+
+def test_a_new_study_remembers_its_settings(database: Database, url: str) -> None:
+    """A second process that opens it by its name alone reads them."""
+    wishes = Wishes(ADAM_ONLY, max_epochs=7, train_samples=300, seed=5)
+    opened, created = open_or_create_study(database, "s", wishes)
+    assert created
+    assert opened.settings == Settings(ADAM_ONLY, 7, 300, 5)
+
+    elsewhere = open_database(url)
+    assert open_study(elsewhere, "s").settings == opened.settings
+    again, created = open_or_create_study(elsewhere, "s", Wishes())
+    assert (again.settings, created) == (opened.settings, False)
+    assert again.study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert again.study.metric_names == [METRIC]
+    elsewhere.close()
+
+
+def test_a_study_has_defaults_for_what_nobody_asked(database: Database) -> None:
+    """The article's space, all training images, no cap, seed 0."""
+    opened, _ = open_or_create_study(database, "s", Wishes())
+
+    assert opened.settings == Settings(NAMED["article"], None, 40_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        (Wishes(max_epochs=8), ["max-epochs: the study has 7, --max-epochs gives 8"]),
+        (Wishes(train_samples=301), ["train-samples: the study has 300, --train-samples gives 301"]),
+        (Wishes(seed=0), ["seed: the study has 5, --seed gives 0"]),
+        (
+            Wishes(space=ADAM_ONLY, seed=6),
+            ["optimizer: the study has ", "--space gives adam (fixed)", "learning_rate: ", "--seed gives 6"],
+        ),
+    ],
+)
+def test_other_wishes_are_refused_with_the_differences(
+    database: Database, wishes: Wishes, words: list[str]
+) -> None:
+    """Each difference is shown with both values, in one line that says what to do; the study stays."""
+    settings = open_or_create_study(database, "s", Wishes(None, 7, 300, 5))[0].settings
+
+    with pytest.raises(StudyError) as refused:
+        open_or_create_study(database, "s", wishes)
+
+    for word in (*words, "name a new study with --study"):
+        assert word in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert open_study(database, "s").settings == settings
+
+
+def test_a_cap_is_refused_where_the_study_has_none(database: Database) -> None:
+    """It would make trials that cannot be compared with the ones before."""
+    open_or_create_study(database, "s", Wishes())
+
+    with pytest.raises(StudyError, match="max-epochs: the study has none, --max-epochs gives 3"):
+        open_or_create_study(database, "s", Wishes(max_epochs=3))
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        Wishes(),
+        Wishes(max_epochs=7),
+        Wishes(ADAM_ONLY, 7, 300, 5),
+        Wishes(space=Space("renamed.toml", tuple(reversed(ADAM_ONLY.ranges)))),
+    ],
+)
+def test_the_same_wishes_continue(database: Database, wishes: Wishes) -> None:
+    """All of them, some or none; a space counts by its ranges, not by its name."""
+    open_or_create_study(database, "s", Wishes(ADAM_ONLY, 7, 300, 5))
+
+    opened, created = open_or_create_study(database, "s", wishes)
+
+    assert not created
+    assert opened.settings == Settings(ADAM_ONLY, 7, 300, 5)
+    assert len(opened.study.trials) == 1
+
+
+def test_trial_0_waits_with_the_articles_recipe_and_parameters(database: Database) -> None:
+    """The first worker that asks gets it, whole."""
+    opened, _ = open_or_create_study(database, "s", Wishes(max_epochs=3, seed=9))
+    (waiting,) = opened.study.trials
+
+    assert waiting.state == TrialState.WAITING
+    assert Recipe.from_dict(waiting.user_attrs[RECIPE_KEY]) == Recipe(epochs=3, seed=9)
+    fixed = waiting.system_attrs["fixed_params"]
+    assert fixed["learning_rate"] == ARTICLE.learning_rate
+    assert fixed["optimizer"] == ARTICLE.optimizer
+    assert "epochs" not in fixed
+    assert attach_strategy(opened, 0).ask().number == 0
+
+
+def test_trial_0_is_the_articles_in_a_space_that_excludes_it(database: Database) -> None:
+    """The yardstick does not move; of its parameters only those in the space are enqueued."""
+    opened, _ = open_or_create_study(database, "s", Wishes(ADAM_ONLY, max_epochs=3))
+    (waiting,) = opened.study.trials
+
+    assert Recipe.from_dict(waiting.user_attrs[RECIPE_KEY]) == Recipe(epochs=3)
+    assert waiting.system_attrs["fixed_params"] == {}
+
+
+def test_an_unknown_name_lists_the_studies_there_are(database: Database) -> None:
+    """Reading a study never makes one."""
+    with pytest.raises(StudyError, match=r"has no study 'x' \(it has: none\); `cnn-search run` starts one"):
+        open_study(database, "x")
+    for name in ("first", "second"):
+        open_or_create_study(database, name, Wishes())
+
+    with pytest.raises(StudyError, match=r"has no study 'x' \(it has: first, second\)"):
+        open_study(database, "x")
+    assert optuna.get_all_study_names(database.storage) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        lambda study: study.add_trial(optuna.create_trial(value=1.0)),
+        lambda study: study.set_user_attr(SETTINGS_KEY, "nonsense"),
+        lambda study: study.set_user_attr(SETTINGS_KEY, {"space": Space("x", ()).to_dict(), "new": 1}),
+    ],
+    ids=["trials of another program", "settings of another program", "settings of another version"],
+)
+def test_a_foreign_study_is_refused_and_left_alone(
+    database: Database, foreign: Callable[[optuna.Study], Any]
+) -> None:
+    """Searching in it would mix trials that have nothing in common."""
+    study = optuna.create_study(storage=database.storage, study_name="s", direction="maximize")
+    foreign(study)
+    before = (study.user_attrs, len(study.trials))
+
+    with pytest.raises(StudyError, match="'s' was made by another program or version; name a new one"):
+        open_or_create_study(database, "s", Wishes())
+    with pytest.raises(StudyError, match="made by another program"):
+        open_study(database, "s")
+    assert (study.user_attrs, len(study.trials)) == before
+
+
+def test_an_empty_study_that_minimises_is_foreign(database: Database) -> None:
+    """It would take the worst model for the best."""
+    study = optuna.create_study(storage=database.storage, study_name="s", direction="minimize")
+
+    with pytest.raises(StudyError, match="made by another program"):
+        open_or_create_study(database, "s", Wishes())
+    assert study.user_attrs == {}
+
+
+def test_a_space_of_another_version_is_refused(database: Database) -> None:
+    """The message shows what was remembered."""
+    opened, _ = open_or_create_study(database, "s", Wishes())
+    values = opened.settings.to_dict()
+    values["space"]["ranges"]["warmth"] = {"low": 1, "high": 2}
+    opened.study.set_user_attr(SETTINGS_KEY, values)
+
+    with pytest.raises(SpaceError, match="warmth"):
+        open_study(database, "s")
+
+
+@pytest.mark.parametrize("missing", ["set_user_attr", "enqueue_trial", "set_metric_names"])
+def test_a_study_left_half_made_is_completed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Whoever comes next does what the process that died did not get to, and once."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, missing, die)
+        open_or_create_study(database, "s", Wishes(max_epochs=2, seed=4))
+
+    opened, _ = open_or_create_study(database, "s", Wishes(max_epochs=2, seed=4))
+
+    assert opened.settings == Settings(NAMED["article"], 2, seed=4)
+    assert opened.study.metric_names == [METRIC]
+    (waiting,) = opened.study.trials
+    assert Recipe.from_dict(waiting.user_attrs[RECIPE_KEY]) == Recipe(epochs=2, seed=4)
+
+
+def test_the_settings_of_a_half_made_study_hold(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial 0 is enqueued by what the study remembers, not by what the next process would like."""
+    opened, _ = open_or_create_study(database, "other", Wishes())
+    study = optuna.create_study(storage=database.storage, study_name="s", direction="maximize")
+    study.set_user_attr(SETTINGS_KEY, Settings(ADAM_ONLY, max_epochs=2).to_dict())
+
+    with pytest.raises(StudyError, match="max-epochs: the study has 2, --max-epochs gives 9"):
+        open_or_create_study(database, "s", Wishes(max_epochs=9))
+
+    (waiting,) = study.trials
+    assert Recipe.from_dict(waiting.user_attrs[RECIPE_KEY]).epochs == 2
+    assert len(opened.study.trials) == 1
+
+
+def draw(opened: OpenStudy, worker: int, count: int = 3) -> list[float]:
+    """The learning rates of the next trials that a process draws."""
+    study = attach_strategy(opened, worker)
+    rates = []
+    for _ in range(count):
+        trial = study.ask()
+        rates.append(trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True))
+        study.tell(trial, 0.5)
+    return rates
+
+
+def test_runs_and_workers_draw_anew(url: str) -> None:
+    """A second run of the same seed, or a second worker, does not repeat the first one's recipes."""
+    database = open_database(url)
+    opened, _ = open_or_create_study(database, "s", Wishes(seed=3))
+    first_run = draw(opened, 0)[1:]
+    second_run = draw(opened, 0)
+    twin, _ = open_or_create_study(database, "twin", Wishes(seed=3))
+    second_worker = draw(twin, 1)[1:]
+
+    assert len({*first_run, *second_run, *second_worker}) == 2 + 3 + 2
+    database.close()
+
+
+def test_the_same_seed_draws_the_same_recipes(database: Database) -> None:
+    """In a study of the same age; another seed draws others."""
+    draws = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        opened, _ = open_or_create_study(database, name, Wishes(seed=seed))
+        draws[name] = draw(opened, 0)
+
+    assert draws["a"] == draws["b"]
+    assert set(draws["a"][1:]).isdisjoint(draws["c"][1:])
+
+
+def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list[bool]]:
+    """A trial that reported these, epoch by epoch, and the pruner's verdict after each."""
+    trial = study.ask()
+    verdicts = []
+    for epoch, value in enumerate(values, start=1):
+        trial.report(value, epoch)
+        verdicts.append(trial.should_prune())
+    return trial, verdicts
+
+
+def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database) -> None:
+    """Trial 0 alone is the yardstick of trial 1; trial 0 itself has none."""
+    study = attach_strategy(open_or_create_study(database, "s", Wishes())[0], 0)
+    first, verdicts = report(study, [0.3, 0.5, 0.6])
+    assert verdicts == [False, False, False]
+    study.tell(first, 0.6)
+
+    assert report(study, [0.1, 0.49, 0.7])[1] == [False, True, False]
+    assert report(study, [0.1, 0.51, 0.61])[1] == [False, False, False]
+
+
+def test_a_trial_is_judged_by_the_median_of_the_complete_ones(database: Database) -> None:
+    """Pruned and running trials are no yardstick."""
+    study = attach_strategy(open_or_create_study(database, "s", Wishes())[0], 0)
+    for value in (0.5, 0.6, 0.7):
+        study.tell(report(study, [0.3, value])[0], value)
+    study.tell(report(study, [0.3, 0.1])[0], state=TrialState.PRUNED)
+    report(study, [0.3, 0.2])
+
+    assert report(study, [0.3, 0.59])[1] == [False, True]
+    assert report(study, [0.3, 0.61])[1] == [False, False]
