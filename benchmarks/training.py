@@ -68,9 +68,7 @@ def compare_steps(rounds: int, steps: int) -> None:
         ratio = statistics.median(a / b for a, b in zip(reference, values, strict=True))
         print(f"{name:34}{statistics.median(values):12.1f}{min(values):8.1f}{max(values):8.1f}{ratio:9.2f}x")
     for precision, milliseconds in floor.items():
-        print(
-            f"{'floor, ' + precision:34}{milliseconds:12.1f}   3.92 GFLOP a step at this machine's matmul rate"
-        )
+        print(f"{'floor, ' + precision:34}{milliseconds:12.1f}   3.92 GFLOP at this machine's matmul rate")
 
 
 def compare_processes() -> None:

@@ -30,6 +30,7 @@ class Assignment:
         total: Trials that the study may have; None for no limit.
         ends_at: When to hand back, in seconds since the epoch; None for never.
         threads: Threads that TensorFlow may use in each worker.
+        precision: What to train in, one of `trainer.precision.WISHES`.
         digests: What the data must hash to; tests bring those of their small data.
     """
 
@@ -39,6 +40,7 @@ class Assignment:
     total: int | None
     ends_at: float | None
     threads: int
+    precision: str = "auto"
     digests: Digests = OFFICIAL
 
 
@@ -201,6 +203,7 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
         from search.worker import Worker
         from storage.database import open_database
         from trainer.data import load
+        from trainer.precision import choose_precision
 
         opened = open_study(open_database(assignment.storage, create=False), assignment.study)
         worker = Worker(
@@ -208,6 +211,7 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
             load(assignment.data, digests=assignment.digests),
             lambda event: _tell(pipe, event),
             index=index,
+            precision=choose_precision(assignment.precision),
             # Readable means that the parent says stop, or that it is no more.
             must_stop=pipe.poll,
             time_is_up=lambda: assignment.ends_at is not None and time.time() >= assignment.ends_at,

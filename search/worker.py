@@ -22,6 +22,7 @@ from storage.trial_files import NamedFile, attach_file, drop_checkpoint, read_ch
 from trainer.cifar10 import Cifar10
 from trainer.evaluation import Evaluator
 from trainer.model_file import model_from_bytes, model_to_bytes
+from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, TrainingState, history_to_csv
 from trainer.training import Trainer, TrainingResult
@@ -44,6 +45,7 @@ class Worker:
         emit: Callable[[Event], None],
         *,
         index: int = 0,
+        precision: Precision = "float32",
         must_stop: Callable[[], bool] = lambda: False,
         time_is_up: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -54,6 +56,7 @@ class Worker:
             data: CIFAR-10, of which the test images are not touched.
             emit: Told what happens.
             index: Tells this worker apart from those that start together with it.
+            precision: What to train in. A value is that of the stored model, in float32, all the same.
             must_stop: Asked about once a second; when true, the running trial is handed back at once, to go
                 on from its last full epoch.
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
@@ -62,8 +65,8 @@ class Worker:
         self._study = attach_strategy(opened, index)
         self._emit = emit
         self._must_stop, self._time_is_up = must_stop, time_is_up
-        self._trainer = Trainer(data.train.first(opened.settings.train_samples), data.validation)
-        self._evaluator = Evaluator(data.validation)
+        self._trainer = Trainer(data.train.first(opened.settings.train_samples), data.validation, precision)
+        self._evaluator = Evaluator(self._trainer.validation)
 
     def run(self, total: int | None) -> None:
         """Run trials until the study has `total` of them, over all workers, or until told to stop.

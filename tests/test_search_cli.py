@@ -67,7 +67,11 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("run", "storage study data space trials minutes max-epochs train-samples seed workers output debug"),
+        (
+            "run",
+            "storage study data space trials minutes max-epochs train-samples seed workers precision output"
+            " debug",
+        ),
         ("init", "storage study space max-epochs train-samples seed debug"),
         ("status", "storage study json debug"),
         ("best", "storage study output json debug"),
@@ -248,7 +252,7 @@ def test_a_fault_of_ours_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setattr("search.cli._open", fail)
+    monkeypatch.setattr("search.cli.studies.open_existing", fail)
 
     ended = cli("status")
     assert_refused(ended, 1, "unexpected ZeroDivisionError: a (--debug shows where)")
@@ -261,7 +265,7 @@ def test_an_interrupt_exits_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.cli._open", interrupt)
+    monkeypatch.setattr("search.cli.studies.open_existing", interrupt)
 
     assert_refused(cli("status"), 130, "cnn-search: interrupted")
 

@@ -148,6 +148,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, tensorflow: None) -> Iterat
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_trials_value_is_that_of_its_stored_model(search: Search, tmp_path: Path, number: int) -> None:
     """Whoever takes the .h5 and scores it gets the trial's value, with Keras's own evaluation too."""
+    from trainer.device import DeviceSplit
     from trainer.evaluation import Evaluator, scale
     from trainer.model_file import load_model
 
@@ -159,7 +160,7 @@ def test_a_trials_value_is_that_of_its_stored_model(search: Search, tmp_path: Pa
 
     model = load_model(path)
 
-    assert Evaluator(validation).score(model).accuracy == trial.value
+    assert Evaluator(DeviceSplit.of(validation)).score(model).accuracy == trial.value
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     images = scale(validation.images, "float32")
     assert model.evaluate(images, validation.labels, verbose=0)[1] == pytest.approx(trial.value)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from trainer import evaluation
 from trainer.cifar10 import Split
+from trainer.device import DeviceSplit
 from trainer.evaluation import Evaluator, Score
 from trainer.model import build_model
 from trainer.recipe import Recipe
@@ -25,7 +26,7 @@ SPLIT = DATA.validation
 def test_a_score_is_numpys() -> None:
     """Accuracy and mean cross-entropy are those of `model.predict`, by numpy."""
     model = _varied_model(0)
-    score = Evaluator(SPLIT).score(model)
+    score = Evaluator(DeviceSplit.of(SPLIT)).score(model)
     expected = _score_by_numpy(model, SPLIT)
     assert score.images == len(SPLIT) == 80
     assert score.accuracy == expected.accuracy
@@ -38,7 +39,7 @@ def test_every_image_counts_once_whatever_the_batch(batch: int, monkeypatch: pyt
     """A last batch that is smaller, a single batch and batches of one give the same score."""
     monkeypatch.setattr(evaluation, "BATCH", batch)
     model = _varied_model(1)
-    score = Evaluator(SPLIT).score(model)
+    score = Evaluator(DeviceSplit.of(SPLIT)).score(model)
     expected = _score_by_numpy(model, SPLIT)
     assert score.accuracy == expected.accuracy
     assert score.loss == pytest.approx(expected.loss, rel=1e-5)
@@ -50,7 +51,7 @@ def test_more_images_than_a_batch_and_no_multiple_of_it() -> None:
     split = Split(np.concatenate([images, images[:20]]), np.concatenate([labels, labels[:20]]))
     assert len(split) % evaluation.BATCH not in (0, len(split))
     model = _varied_model(2)
-    score, expected = Evaluator(split).score(model), _score_by_numpy(model, split)
+    score, expected = Evaluator(DeviceSplit.of(split)).score(model), _score_by_numpy(model, split)
     assert (score.accuracy, score.images) == (expected.accuracy, 520)
     assert score.loss == pytest.approx(expected.loss, rel=1e-5)
 
@@ -67,7 +68,7 @@ def test_one_trace_serves_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # Python runs while a program is traced, and not when it is run again.
     monkeypatch.setattr(evaluation, "scale", counted)
-    evaluator = Evaluator(SPLIT)
+    evaluator = Evaluator(DeviceSplit.of(SPLIT))
     first = evaluator.score(_varied_model(0))
     traced = calls
     assert traced > 0
@@ -78,18 +79,18 @@ def test_one_trace_serves_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scoring_again_gives_the_same_score() -> None:
     """A score depends on the model alone, not on those scored before, nor on dropout."""
-    evaluator = Evaluator(SPLIT)
+    evaluator = Evaluator(DeviceSplit.of(SPLIT))
     model = _varied_model(3)
     first = evaluator.score(model)
     evaluator.score(_varied_model(4))
-    assert evaluator.score(model) == first == Evaluator(SPLIT).score(model)
+    assert evaluator.score(model) == first == Evaluator(DeviceSplit.of(SPLIT)).score(model)
 
 
 def test_scoring_leaves_the_model_alone() -> None:
     """The model's weights are the same after its score."""
     model = _varied_model(5)
     before = [weight.tobytes() for weight in model.get_weights()]
-    Evaluator(SPLIT).score(model)
+    Evaluator(DeviceSplit.of(SPLIT)).score(model)
     assert [weight.tobytes() for weight in model.get_weights()] == before
 
 
@@ -98,21 +99,23 @@ def test_a_constant_model_scores_its_class_share(favourite: int) -> None:
     """A model that gives every image the same distribution has the loss and accuracy that follow from it."""
     distribution = np.full(10, 0.05)
     distribution[favourite] = 0.55
-    score = Evaluator(SPLIT).score(_constant_model(np.log(distribution)))
+    score = Evaluator(DeviceSplit.of(SPLIT)).score(_constant_model(np.log(distribution)))
     assert score.accuracy == np.mean(SPLIT.labels == favourite)
     assert score.loss == pytest.approx(-np.log(distribution)[SPLIT.labels].mean(), rel=1e-6)
 
 
 def test_a_model_that_knows_nothing_has_the_loss_of_chance() -> None:
     """Ten equal probabilities cost ln 10."""
-    assert Evaluator(SPLIT).score(_constant_model(np.zeros(10))).loss == pytest.approx(math.log(10), rel=1e-6)
+    assert Evaluator(DeviceSplit.of(SPLIT)).score(_constant_model(np.zeros(10))).loss == pytest.approx(
+        math.log(10), rel=1e-6
+    )
 
 
 def test_a_model_that_is_sure_and_wrong_has_a_finite_loss() -> None:
     """A probability of zero for the true class costs much, but not infinitely much."""
     logits = np.zeros(10)
     logits[0] = 1000
-    score = Evaluator(SPLIT).score(_constant_model(logits))
+    score = Evaluator(DeviceSplit.of(SPLIT)).score(_constant_model(logits))
     share = np.mean(SPLIT.labels == 0)
     assert score.accuracy == share
     # Keras clips probabilities at 1e-7 where it does not find the logits behind them.
@@ -122,7 +125,7 @@ def test_a_model_that_is_sure_and_wrong_has_a_finite_loss() -> None:
 def test_a_single_image_can_be_scored() -> None:
     """A split of one is right or wrong."""
     model = _varied_model(6)
-    score = Evaluator(SPLIT.first(1)).score(model)
+    score = Evaluator(DeviceSplit.of(SPLIT.first(1))).score(model)
     assert score.images == 1
     assert score.accuracy in (0.0, 1.0)
     assert score.loss == pytest.approx(_score_by_numpy(model, SPLIT.first(1)).loss, rel=1e-4)

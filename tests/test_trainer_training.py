@@ -19,6 +19,7 @@ import sample
 
 from trainer import training
 from trainer.cifar10 import Split
+from trainer.device import DeviceSplit
 from trainer.evaluation import Evaluator
 from trainer.model import build_model, build_optimizer, initial_weights
 from trainer.model_file import load_model, model_to_bytes
@@ -159,7 +160,7 @@ def test_every_image_counts_once_also_those_of_the_last_batch(trainer: Trainer) 
     """With a step size of next to nothing, an epoch's loss and accuracy are those of all 100 images."""
     recipe = Recipe(0, 0, 0, 0, learning_rate=1e-8, epochs=1, batch_size=32)
     [epoch] = trainer.train(recipe).history
-    score = Evaluator(TRAIN).score(build_model(recipe))
+    score = Evaluator(DeviceSplit.of(TRAIN)).score(build_model(recipe))
     assert epoch.loss == pytest.approx(score.loss, rel=1e-5)
     assert epoch.accuracy == score.accuracy
 
@@ -355,7 +356,7 @@ def test_the_stored_file_has_the_reported_score(optimizer: str, tmp_path: Path, 
     result = trainer.train(dataclasses.replace(RECIPE, optimizer=optimizer))
     path = tmp_path / "best.h5"
     path.write_bytes(model_to_bytes(result.build_model()))
-    score = Evaluator(VALIDATION).score(load_model(path))
+    score = Evaluator(DeviceSplit.of(VALIDATION)).score(load_model(path))
     assert score.accuracy == result.history[-1].validation_accuracy
     assert score.loss == pytest.approx(result.history[-1].validation_loss, rel=1e-5)
 
@@ -441,8 +442,10 @@ def test_dropout_is_on_in_training_and_off_in_validation(trainer: Trainer) -> No
     recipe = Recipe(0.95, 0.95, 0.95, 0.95, learning_rate=1e-8, epochs=1, batch_size=32)
     [epoch] = trainer.train(recipe).history
     model = build_model(recipe)
-    assert epoch.validation_loss == pytest.approx(Evaluator(VALIDATION).score(model).loss, rel=1e-5)
-    assert epoch.loss > 1.05 * Evaluator(TRAIN).score(model).loss
+    assert epoch.validation_loss == pytest.approx(
+        Evaluator(DeviceSplit.of(VALIDATION)).score(model).loss, rel=1e-5
+    )
+    assert epoch.loss > 1.05 * Evaluator(DeviceSplit.of(TRAIN)).score(model).loss
 
 
 def test_splits_may_be_views() -> None:

@@ -1,6 +1,7 @@
 """The cache of CIFAR-10 in a folder: four .npy files that appear all at once or not at all."""
 
 import contextlib
+import mmap
 import os
 import shutil
 import tempfile
@@ -42,7 +43,12 @@ def read(folder: Path, digests: Digests) -> Cifar10 | None:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (*UNREADABLE, *MALFORMED) as exc:
             raise DataError(f"{path} is damaged: {exc}; {advice}") from exc
-    return verified(arrays, digests, origin=str(cached), advice=advice)
+    data = verified(arrays, digests, origin=str(cached), advice=advice)
+    for array in arrays.values():
+        # The digest has read every page. What is used will be read again; the rest need not stay resident.
+        if isinstance(array, np.memmap) and hasattr(mmap.mmap, "madvise"):
+            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # no public name for it
+    return data
 
 
 def write(data: Cifar10, temporary: Path, folder: Path) -> None:

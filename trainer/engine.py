@@ -1,40 +1,20 @@
 """The traced program that trains one trial at a time, for all trials of one shape."""
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import keras
 import tensorflow as tf
 
-from trainer.cifar10 import Split
-from trainer.evaluation import count_hits, scale
+from trainer.device import DeviceSplit
+from trainer.evaluation import BATCH, count_hits, scale
 from trainer.model import build_optimizer, build_twin, dropout_rates, initial_weights
 from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, TrainingState
 
-VALIDATION_BATCH: Final = 500
-"""Images a validation step; large enough to keep the cores busy, small enough for 100 MB of activations."""
 SEEDS_PER_STEP: Final = 16
 """Random streams of one step: one for each dropout layer, the last for the epoch's shuffling."""
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceSplit:
-    """A split on the device: images uint8 (n, 32, 32, 3), labels int32 (n,)."""
-
-    images: tf.Tensor
-    labels: tf.Tensor
-
-    @classmethod
-    def of(cls, split: Split) -> "DeviceSplit":
-        """Copy `split` to the device."""
-        return cls(tf.constant(split.images), tf.constant(split.labels, tf.int32))
-
-    def __len__(self) -> int:
-        """How many images."""
-        return int(self.labels.shape[0])
 
 
 class Engine:
@@ -132,8 +112,8 @@ class Engine:
         images = len(self._validation)
         loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
         seed = tf.zeros([2], tf.int64)
-        for begin in tf.range(0, images, VALIDATION_BATCH):
-            end = tf.minimum(begin + VALIDATION_BATCH, images)
+        for begin in tf.range(0, images, BATCH):
+            end = tf.minimum(begin + BATCH, images)
             labels = self._validation.labels[begin:end]
             inputs = scale(self._validation.images[begin:end], self._precision)
             logits = self._model([inputs, self._rates, seed], training=False)

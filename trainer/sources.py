@@ -97,7 +97,8 @@ def read_npz(
         # numpy would take any other content for a pickle, and say so in its error.
         if not zipfile.is_zipfile(path):
             raise DataError(f"{origin} is not a .npz file, or is cut short; {advice}")
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a file that it cannot read to the garbage collector.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in ARRAYS}
             others = {name: None for name in archive.files if name not in ARRAYS}
     except (*UNREADABLE, *MALFORMED) as exc:

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cifar10 import Split
-from trainer.engine import DeviceSplit, Engine
+from trainer.device import DeviceSplit
+from trainer.engine import Engine
 from trainer.model import build_model, compile_model
 from trainer.precision import Precision
 from trainer.recipe import Recipe
@@ -61,7 +62,8 @@ class Trainer:
     def __init__(self, train: Split, validation: Split, precision: Precision = "float32") -> None:
         """A trainer for these splits, images uint8 (n, 32, 32, 3) and labels uint8 (n,)."""
         self.precision = precision
-        self._train, self._validation = DeviceSplit.of(train), DeviceSplit.of(validation)
+        self.validation = DeviceSplit.of(validation)
+        self._train = DeviceSplit.of(train)
         self._engines: dict[tuple[str, int], Engine] = {}
 
     @property
@@ -109,7 +111,7 @@ class Trainer:
     def _engine(self, recipe: Recipe) -> Engine:
         key = (recipe.optimizer, recipe.batch_size)
         if key not in self._engines:
-            self._engines[key] = Engine(*key, self._train, self._validation, self.precision)
+            self._engines[key] = Engine(*key, self._train, self.validation, self.precision)
         return self._engines[key]
 
 

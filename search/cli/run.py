@@ -1,0 +1,142 @@
+"""`cnn-search run`."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from search.cli.options import (
+    data_option,
+    debug_option,
+    open_database_of,
+    read_wishes,
+    storage_option,
+    study_option,
+    wish_options,
+)
+from search.cli.studies import write_model
+from search.cli.terminal import complain, is_debugging, make_console, program_name, say, show, where_options
+from search.output import make_writable, replace_file
+
+if TYPE_CHECKING:
+    from search.study import OpenStudy
+
+INTERRUPTED: Final = 130
+
+
+@click.command()
+@storage_option
+@study_option
+@data_option
+@wish_options
+@click.option(
+    "--trials", type=click.IntRange(1), help="The study's total, over all runs. [default: no limit]"
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that train.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of training; auto is bfloat16 where the processor has it. Models are float32.",
+)
+@click.option(
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    help="Where best.h5 and progress.html go. [default: this folder]",
+)
+@debug_option
+def run(
+    storage: str,
+    study: str,
+    data: Path | None,
+    trials: int | None,
+    minutes: float | None,
+    workers: int,
+    precision: str,
+    output: Path,
+    **wishes: Any,
+) -> int:
+    """Search: train trials, report them to the study, and keep the best model.
+
+    Run again, it continues the study. Without --trials and --minutes it runs until Ctrl-C, which keeps the
+    running trials: the next run goes on from their last full epoch.
+    """
+    from search.fleet import Assignment, WorkerFailed, run_fleet
+    from search.report import settings_lines
+    from search.runtime import count_cores
+    from search.study import open_or_create_study
+    from search.summary import summarise_trials
+    from search.views import open_view
+    from trainer.data import load
+
+    wished = read_wishes(**wishes)
+    make_writable(output)
+    database = open_database_of(storage)
+    load(data)
+    opened, created = open_or_create_study(database, study, wished)
+    stderr = make_console(stderr=True)
+    say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
+    for line in settings_lines(opened.settings):
+        say(f"  {line}")
+    threads = max(1, count_cores() // workers)
+    say(f"  {workers} worker(s) of {threads} thread(s); Ctrl-C stops and keeps what runs")
+
+    failures: list[WorkerFailed] = []
+    ended = sum(trial.ended is not None for trial in summarise_trials(opened.study))
+    with open_view(stderr, None if trials is None else max(0, trials - ended)) as view:
+
+        def tell(event: Any) -> None:
+            if isinstance(event, WorkerFailed):
+                failures.append(event)
+            else:
+                view.show(event)
+
+        ends_at = None if minutes is None else time.time() + 60 * minutes
+        assignment = Assignment(storage, study, data, trials, ends_at, threads, precision)
+        stop = run_fleet(opened, assignment, workers, tell)
+    _finish_run(opened, output, storage, study)
+    for failure in failures:
+        complain(f"worker {failure.worker}: {failure.reason}")
+        if is_debugging() and failure.traceback:
+            click.echo(failure.traceback, err=True)
+    if stop.requests:
+        complain("interrupted; the same command goes on where it stopped")
+        return INTERRUPTED
+    return 1 if failures else 0
+
+
+def _finish_run(opened: "OpenStudy", output: Path, storage: str, study: str) -> None:
+    """Print what a run came to, and write its two files."""
+    from search.progress import progress_page
+    from search.report import best_report, trials_table
+    from search.summary import best_trial, summarise_trials
+
+    trials = summarise_trials(opened.study)
+    show(trials_table(trials), "", best_report(trials), "")
+    page, model = output / "progress.html", output / "best.h5"
+    replace_file(page, progress_page(trials, study).encode())
+    best = best_trial(trials)
+    if best is not None:
+        write_model(opened, best, model)
+        click.echo(f"wrote {model}: the model of trial {best.number}")
+    click.echo(f"wrote {page}: the progress plot, for a browser")
+    program = program_name()
+    where = where_options(storage, study)
+    click.echo("\nNext:")
+    for command, purpose in (
+        (f"{program} status{where}", "all trials"),
+        (f"{program} best --output m.h5{where}", "fetch the best model"),
+        (f"{program} evaluate {shlex.quote(str(model))}", "score it again"),
+        (f"{program} run --minutes 30{where}", "search on"),
+    ):
+        click.echo(f"  {command:<50} {purpose}")

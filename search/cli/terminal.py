@@ -1,0 +1,67 @@
+"""What commands print: results to stdout, everything else to stderr."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.options import DEFAULT_STORAGE, DEFAULT_STUDY
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+def show(*parts: "RenderableType") -> None:
+    """Print results."""
+    console = make_console(stderr=False)
+    for part in parts:
+        if isinstance(part, str):
+            # Names and paths in brackets are no markup, and lines to copy from stay whole.
+            click.echo(part)
+        else:
+            console.print(part, highlight=False)
+
+
+def say(message: str) -> None:
+    """Print what is no result."""
+    click.echo(message, err=True)
+
+
+def complain(message: str) -> None:
+    """Print what went wrong."""
+    click.echo(f"cnn-search: {message}", err=True)
+
+
+def make_console(*, stderr: bool) -> "Console":
+    """A console on stdout or stderr, as it is now."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def program_name() -> str:
+    """The command as the user can type it here: its name where it is on the path, else its file."""
+    name = Path(sys.argv[0])
+    if shutil.which(name.name) == str(name):
+        return name.name
+    return os.path.relpath(name) if name.is_absolute() and Path.cwd() in name.parents else str(name)
+
+
+def where_options(storage: str, study: str) -> str:
+    """The options that lead back to this study; none where the defaults do, and never a password."""
+    from storage.database import parse_url, show_url
+
+    given = {"--storage": storage, "--study": study}
+    defaults = {"--storage": DEFAULT_STORAGE, "--study": DEFAULT_STUDY}
+    given["--storage"] = storage if storage == defaults["--storage"] else show_url(parse_url(storage))
+    return "".join(f" {key} {shlex.quote(value)}" for key, value in given.items() if value != defaults[key])
+
+
+def is_debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    # Asked for when there is no click context any more.
+    return "--debug" in sys.argv
