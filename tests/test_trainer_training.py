@@ -23,6 +23,7 @@ from trainer.device import DeviceSplit
 from trainer.evaluation import Evaluator
 from trainer.model import build_model, build_optimizer, initial_weights
 from trainer.model_file import load_model, model_to_bytes
+from trainer.precision import Precision
 from trainer.recipe import OPTIMIZERS, Recipe
 from trainer.state import EpochResult, TrainingState
 from trainer.training import Trainer, TrainingResult
@@ -263,14 +264,16 @@ def test_every_field_makes_a_difference(
     assert any(not np.array_equal(a, b) for a, b in zip(ours.weights, theirs.weights, strict=True))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_an_interrupted_training_goes_on_to_the_same_state(optimizer: str, trainer: Trainer) -> None:
+def test_an_interrupted_training_goes_on_to_the_same_state(optimizer: str, precision: Precision) -> None:
     """After any epoch, through bytes, in a new trainer: weights and optimizer state come out bit for bit."""
     recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
+    trainer = Trainer(TRAIN, VALIDATION, precision)
     taken: list[bytes] = []
     whole = trainer.train(recipe, on_epoch=lambda _, state: taken.append(state.to_bytes()) or False)
     assert whole.status == "finished"
-    other = Trainer(TRAIN, VALIDATION)
+    other = Trainer(TRAIN, VALIDATION, precision)
     for content in taken[:2]:
         result = other.train(recipe, state=TrainingState.from_bytes(content))
         assert _same(result.state, whole.state)
