@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/precision.py [--seeds 5] [--epochs 6] [--train-samples 40000]
 
-The two precisions of a seed are trained one after the other, from the same weights, with the same order of images
-and the same dropout masks. The score is the validation accuracy of the finished model in float32, as in a search.
+The two precisions of a seed are trained one after the other, from the same weights, with the same order of
+images and the same dropout masks. The score is the validation accuracy of the finished model in float32, as in
+a search.
 """
 
 import argparse
@@ -49,15 +50,13 @@ def main() -> None:
     for kind, values in scores.items():
         spread = statistics.stdev(values)
         pace = statistics.median(seconds[kind])
-        print(
-            f"{kind:10} mean {statistics.mean(values):.2f} %, standard deviation {spread:.2f}, {pace:.1f} s an epoch"
-        )
+        centre = statistics.mean(values)
+        print(f"{kind:10} mean {centre:.2f} %, standard deviation {spread:.2f}, {pace:.1f} s an epoch")
     differences = [b - a for a, b in zip(scores["float32"], scores["bfloat16"], strict=True)]
     half = T_95[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
     mean = statistics.mean(differences)
-    print(
-        f"bfloat16 - float32, paired: {mean:+.2f} points, 95 % interval {mean - half:+.2f} to {mean + half:+.2f}"
-    )
+    interval = f"{mean - half:+.2f} to {mean + half:+.2f}"
+    print(f"bfloat16 - float32, paired: {mean:+.2f} points, 95 % interval {interval}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/workers.py [--rounds 3] [--steps 200] [--layouts 1x2,2x1,2x2]
 
 A layout KxT is K processes of T threads. Each round starts every layout in turn; its processes wait for one
-another, so that none measures an empty machine, and the sum of their steps a second is the layout's figure. Ratios
-are taken round by round against the first layout.
+another, so that none measures an empty machine, and the sum of their steps a second is the layout's figure.
+Ratios are taken round by round against the first layout.
 """
 
 import argparse
