@@ -46,6 +46,14 @@ class Space:
                 return range_
         return fixed_range(field, getattr(ARTICLE, field), "the article's value, not searched")
 
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial."""
+        epochs = self.range_of("epochs")
+        if isinstance(epochs, Choices):
+            raise TypeError(f"epochs is a number, and has the range {epochs}")
+        return int(epochs.high)
+
     def replace(self, range_: Range) -> "Space":
         """The space with `range_` in the place of its field's own, if any."""
         others = tuple(other for other in self.ranges if other.field != range_.field)

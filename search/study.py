@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, MedianPruner
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 
@@ -21,6 +21,10 @@ from trainer.recipe import ARTICLE, LIMITS, Recipe
 SETTINGS_KEY: Final = "cnn_search"
 """Study user attribute: the settings, as `Settings.to_dict` gives them."""
 METRIC: Final = "validation accuracy"
+FIRST_RUNG_LEAST: Final = 2
+"""The pruner judges no trial before this epoch."""
+FIRST_RUNG_DIVISOR: Final = 25
+"""The pruner judges first after this part of the space's longest trial."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def attach_strategy(opened: OpenStudy, worker: int) -> Study:
         study_name=study.study_name,
         storage=opened.database.storage,
         sampler=_build_sampler(draws),
-        pruner=_build_pruner(),
+        pruner=_build_pruner(opened.settings),
     )
 
 
@@ -173,13 +177,16 @@ def _build_sampler(draws: tuple[int, ...]) -> BaseSampler:
     return TPESampler(seed=int(np.random.SeedSequence(draws).generate_state(1)[0]))
 
 
-def _build_pruner() -> BasePruner:
-    """Stop a trial that is below the median of the complete ones at the same epoch.
+def _build_pruner(settings: Settings) -> BasePruner:
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
-    It works from the first trials on: trial 0, the article's recipe, is the first yardstick. No verdict after
-    epoch 1, where a high dropout rate looks worse than it is.
+    At the first rung and at each doubling of its epochs, a trial goes on if it is in the upper half of all
+    that got there, the pruned ones included: it works from the second trial on, and stops half of the trials
+    at each rung however good the first one was. The first rung is a 25th of the longest trial, and not epoch
+    1, where a high dropout rate looks worse than it is.
     """
-    return MedianPruner(n_startup_trials=1, n_warmup_steps=2)
+    first_rung = max(FIRST_RUNG_LEAST, settings.capped_space.max_epochs // FIRST_RUNG_DIVISOR)
+    return SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)
 
 
 def _is_blank(study: Study) -> bool:

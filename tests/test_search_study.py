@@ -310,22 +310,32 @@ def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list
 
 def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database) -> None:
     """Trial 0 alone is the yardstick of trial 1; trial 0 itself has none."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes())[0], 0)
-    first, verdicts = report(study, [0.3, 0.5, 0.6])
-    assert verdicts == [False, False, False]
-    study.tell(first, 0.6)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0], 0)
+    assert report(study, [0.3, 0.5, 0.6])[1] == [False, False, False]
 
-    assert report(study, [0.1, 0.49, 0.7])[1] == [False, True, False]
-    assert report(study, [0.1, 0.51, 0.61])[1] == [False, False, False]
+    assert report(study, [0.1, 0.49])[1] == [False, True]
+    assert report(study, [0.1, 0.51, 0.2])[1] == [False, False, False]
 
 
-def test_a_trial_is_judged_by_the_median_of_the_complete_ones(database: Database) -> None:
-    """Pruned and running trials are no yardstick."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes())[0], 0)
-    for value in (0.5, 0.6, 0.7):
-        study.tell(report(study, [0.3, value])[0], value)
-    study.tell(report(study, [0.3, 0.1])[0], state=TrialState.PRUNED)
-    report(study, [0.3, 0.2])
+def test_a_trial_goes_on_in_the_upper_half_of_all_that_got_there(database: Database) -> None:
+    """Pruned and running trials count, so that one good trial does not stop all others; each rung judges."""
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0], 0)
+    report(study, [0.3, 0.9])
+    for value in (0.1, 0.2):
+        trial, verdicts = report(study, [0.3, value])
+        assert verdicts == [False, True]
+        study.tell(trial, state=TrialState.PRUNED)
 
-    assert report(study, [0.3, 0.59])[1] == [False, True]
-    assert report(study, [0.3, 0.61])[1] == [False, False]
+    assert report(study, [0.3, 0.6, 0.6, 0.6])[1] == [False, False, False, False]
+    assert report(study, [0.3, 0.15])[1] == [False, True]
+    assert report(study, [0.3, 0.7, 0.7, 0.5])[1] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(("max_epochs", "rung"), [(3, 2), (50, 2), (100, 4), (None, 8)])
+def test_the_first_rung_grows_with_the_longest_trial(
+    database: Database, max_epochs: int | None, rung: int
+) -> None:
+    """Long trials are not judged by a beginning that says little about their end."""
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=max_epochs))[0], 0)
+    report(study, [0.5] * rung)
+    assert report(study, [0.4] * rung)[1] == [False] * (rung - 1) + [True]
