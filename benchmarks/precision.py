@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/precision.py [--seeds 5] [--epochs 6] [--train-samples 40000]
 
-The two precisions of a seed are trained one after the other, from the same weights, with the same order
-of images and the same dropout masks. The score is the validation accuracy of the finished model in float32, as in
-a search.
+The two precisions of a seed are trained one after the other, from the same weights, with the same order of
+images and the same dropout masks. The score is the validation accuracy of the finished model in float32, as
+in a search.
 """
 
 import argparse

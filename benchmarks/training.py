@@ -10,12 +10,12 @@ and peak memory.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import describe_machine
@@ -58,6 +58,8 @@ def compare_steps(rounds: int, steps: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
+            # Idle threads of whoever ran before may spin for a while.
+            time.sleep(1)
             began = time.perf_counter()
             run()
             times[name].append(1000 * (time.perf_counter() - began) / steps)
@@ -255,9 +257,10 @@ def measure_fit() -> dict[str, float]:
     return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": peak_bytes()}
 
 
-def peak_bytes() -> float:
-    """Peak resident memory of this process."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_bytes() -> int:
+    """Peak resident memory of this process; `getrusage` would count what its parent had when it forked."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 PARTS = {"engine": measure_engine, "fit": measure_fit}

@@ -94,6 +94,8 @@ class Engine:
         )
         loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
         for step in tf.range(first, last):
+            # Steps depend on one another; TensorFlow would still hold the tensors of ten of them.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             begin = tf.cast(step, tf.int32) * self._batch_size
             batch = order[begin : tf.minimum(begin + self._batch_size, images)]
             labels = tf.gather(self._train.labels, batch)
@@ -113,6 +115,7 @@ class Engine:
         loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
         seed = tf.zeros([2], tf.int64)
         for begin in tf.range(0, images, BATCH):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             end = tf.minimum(begin + BATCH, images)
             labels = self._validation.labels[begin:end]
             inputs = scale(self._validation.images[begin:end], self._precision)

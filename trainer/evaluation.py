@@ -48,6 +48,8 @@ class Evaluator:
         images = len(self._split)
         loss, hits = tf.zeros([], tf.float64), tf.zeros([], tf.int32)
         for first in tf.range(0, images, BATCH):
+            # Ten batches at once would take ten times the memory.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             last = tf.minimum(first + BATCH, images)
             labels = self._split.labels[first:last]
             probabilities = model(scale(self._split.images[first:last], tf.float32), training=False)
