@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--part", choices=["engine", "fit"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=["engine", "fit", "many"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part is not None:
         print(json.dumps(PARTS[options.part]()))
@@ -77,11 +77,24 @@ def compare_processes() -> None:
     """First steps and peak memory, each in a process of its own."""
     print(f"\n{'':34}{'1st trial':>12}{'10th trial':>12}{'peak memory':>14}")
     for name, part in (("engine", "engine"), ("article: compile + fit", "fit")):
-        command = [sys.executable, __file__, "--part", part]
-        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        result = run_part(part)
         first, tenth, peak = result["first"], result["tenth"], result["peak_bytes"]
         print(f"{name:34}{first:10.2f} s{tenth:10.2f} s{peak / 1e9:11.2f} GB")
     print("(from a trial's recipe to the end of its first step; TensorFlow is loaded before)")
+    many = run_part("many")
+    after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("20", "100", "200"))
+    print(
+        f"\n200 short trials in one process: {after}; {many['traces']} programs traced, one for each optimizer"
+    )
+
+
+def run_part(part: str) -> dict[str, float]:
+    """What that part measures, in a fresh process."""
+    command = [sys.executable, __file__, "--part", part]
+    result: dict[str, float] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
+    return result
 
 
 def engine_runner(precision: str, steps: int) -> Callable[[], None]:
@@ -231,7 +244,7 @@ def measure_engine() -> dict[str, float]:
         seconds.append(time.perf_counter() - began)
     engine.run_steps(1, 0, engine.steps)
     engine.validate()
-    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": peak_bytes()}
+    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": memory_bytes("VmHWM")}
 
 
 def measure_fit() -> dict[str, float]:
@@ -254,16 +267,49 @@ def measure_fit() -> dict[str, float]:
         model.fit(images[:BATCH], labels[:BATCH], batch_size=BATCH, epochs=1, verbose=0)
         seconds.append(time.perf_counter() - began)
     model.fit(images, labels, batch_size=BATCH, epochs=1, validation_data=arrays[1], verbose=0)
-    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": peak_bytes()}
+    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": memory_bytes("VmHWM")}
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process; `getrusage` would count what its parent had when it forked."""
+def measure_many() -> dict[str, float]:
+    """Resident memory over 200 short trials of all optimizers, stored and scored as a worker does."""
+    start_tensorflow()
+    from trainer.data import load
+    from trainer.evaluation import Evaluator
+    from trainer.model_file import model_from_bytes, model_to_bytes
+    from trainer.precision import choose_precision
+    from trainer.recipe import OPTIMIZERS, Recipe
+    from trainer.training import Trainer
+
+    data = load()
+    trainer = Trainer(data.train.first(10 * BATCH), data.validation.first(1000), choose_precision())
+    evaluator = Evaluator(trainer.validation)
+    resident = {}
+    for number in range(1, 201):
+        recipe = Recipe(
+            dropout_block1=number / 400,
+            learning_rate=1e-5 * number,
+            optimizer=OPTIMIZERS[number % len(OPTIMIZERS)],
+            epochs=1,
+            seed=number,
+        )
+        model = trainer.train(recipe).build_model()
+        evaluator.score(model_from_bytes(model_to_bytes(model)))
+        if number in (20, 100, 200):
+            resident[str(number)] = memory_bytes("VmRSS")
+    return {**resident, "traces": trainer.traces}
+
+
+def memory_bytes(key: str) -> int:
+    """This process's memory; `getrusage` would count what its parent had when it forked.
+
+    Args:
+        key: "VmHWM" for the peak of resident memory, "VmRSS" for now (proc(5)).
+    """
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith(key)).split()[1])
 
 
-PARTS = {"engine": measure_engine, "fit": measure_fit}
+PARTS = {"engine": measure_engine, "fit": measure_fit, "many": measure_many}
 
 if __name__ == "__main__":
     main()

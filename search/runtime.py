@@ -1,15 +1,43 @@
-"""TensorFlow's start in a process: quiet, and with a chosen number of threads."""
+"""What a machine offers to a search, and TensorFlow's start in a process."""
 
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+CORES_PER_WORKER: Final = 4
+"""Cores that one worker's steps still keep busy; measured on two, estimated beyond."""
 
 
 def count_cores() -> int:
     """Cores that this process may use, which a container or `taskset` can make fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a machine's cores are shared: worker processes, and the threads that TensorFlow has in each."""
+
+    workers: int
+    threads: int
+
+
+def choose_layout(cores: int, workers: int | None = None) -> Layout:
+    """Share `cores` among `workers`, or among as many as serve best.
+
+    On two cores one process of two threads trains as many steps a second as two of one thread each
+    (`benchmarks/workers.py`), and fewer trials at once let the sampler learn sooner. Steps of 64 small images
+    give few threads enough to do, so that a machine of many cores gets a worker for every four.
+
+    Args:
+        cores: At least 1.
+        workers: How many, at least 1; None to choose.
+    """
+    chosen = max(1, cores // CORES_PER_WORKER) if workers is None else workers
+    return Layout(chosen, max(1, cores // chosen))
 
 
 def start_tensorflow(threads: int | None = None) -> None:

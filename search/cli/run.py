@@ -39,7 +39,9 @@ INTERRUPTED: Final = 130
     type=click.FloatRange(0, min_open=True),
     help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
 )
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that train.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that train. [default: one for every four cores]"
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -61,7 +63,7 @@ def run(
     data: Path | None,
     trials: int | None,
     minutes: float | None,
-    workers: int,
+    workers: int | None,
     precision: str,
     output: Path,
     **wishes: Any,
@@ -73,7 +75,7 @@ def run(
     """
     from search.fleet import Assignment, WorkerFailed, run_fleet
     from search.report import settings_lines
-    from search.runtime import count_cores
+    from search.runtime import choose_layout, count_cores
     from search.study import open_or_create_study
     from search.summary import summarise_trials
     from search.views import open_view
@@ -88,8 +90,8 @@ def run(
     say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
-    threads = max(1, count_cores() // workers)
-    say(f"  {workers} worker(s) of {threads} thread(s); Ctrl-C stops and keeps what runs")
+    layout = choose_layout(count_cores(), workers)
+    say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
 
     failures: list[WorkerFailed] = []
     ended = sum(trial.ended is not None for trial in summarise_trials(opened.study))
@@ -102,8 +104,8 @@ def run(
                 view.show(event)
 
         ends_at = None if minutes is None else time.time() + 60 * minutes
-        assignment = Assignment(storage, study, data, trials, ends_at, threads, precision)
-        stop = run_fleet(opened, assignment, workers, tell)
+        assignment = Assignment(storage, study, data, trials, ends_at, layout.threads, precision)
+        stop = run_fleet(opened, assignment, layout.workers, tell)
     _finish_run(opened, output, storage, study)
     for failure in failures:
         complain(f"worker {failure.worker}: {failure.reason}")
