@@ -83,9 +83,7 @@ def compare_processes() -> None:
     print("(from a trial's recipe to the end of its first step; TensorFlow is loaded before)")
     many = run_part("many")
     after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("20", "100", "200"))
-    print(
-        f"\n200 short trials in one process: {after}; {many['traces']} programs traced, one for each optimizer"
-    )
+    print(f"\n200 short trials in one process: {after}; {many['traces']} programs traced")
 
 
 def run_part(part: str) -> dict[str, float]:
