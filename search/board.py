@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass, replace
 
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.summary import TrialSummary
 from trainer.recipe import Recipe
 
 
@@ -45,12 +46,12 @@ class Seen:
 class Board:
     """What a view knows, kept up event by event; any thread may call it, and any order of events is fine."""
 
-    def __init__(self, total: int | None) -> None:
-        """Nothing seen yet; `total` trials are to end, None where nobody knows."""
+    def __init__(self, total: int | None, best: TrialSummary | None = None) -> None:
+        """Nothing seen yet; `total` trials are to end, None where nobody knows, and `best` was before."""
         self.total = total
         self.done = 0
-        self.best_value: float | None = None
-        self.best_number: int | None = None
+        self.best_value = None if best is None else best.value
+        self.best_number = None if best is None else best.number
         self._running: dict[int, Seen] = {}
         self._lock = threading.Lock()
 
@@ -95,7 +96,7 @@ class Board:
     def _end(self, event: TrialEnded) -> None:
         self._running.pop(event.number, None)
         # A trial that was handed back comes again: only its last end counts.
-        self.done += event.state != "waiting"
+        self.done += event.state not in ("waiting", "running")
         if event.best_value is not None and event.best_value != self.best_value:
             self.best_value = event.best_value
             self.best_number = event.number if event.value == event.best_value else None

@@ -12,10 +12,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from optuna.trial import TrialState
-
-from search.events import Event, TrialEnded, TrialStarted
+from search.claims import reclaim_trials
+from search.events import Event, TrialEnded
 from search.study import OpenStudy, open_study
+from storage.database import explain, open_database
 from trainer.cifar10 import OFFICIAL, Digests
 
 
@@ -60,7 +60,6 @@ class _Member:
     index: int
     process: SpawnProcess
     pipe: Connection
-    running: int | None = None
 
 
 @dataclass
@@ -68,12 +67,10 @@ class Stop:
     """How urgently the fleet is to stop: set from a signal handler, read by the loop."""
 
     requests: int = 0
-    signals: list[int] = field(default_factory=list)
 
-    def request(self, number: int, _: object) -> None:
+    def request(self, *_: object) -> None:
         """One more request; the second one kills."""
         self.requests += 1
-        self.signals.append(number)
 
 
 def run_fleet(
@@ -91,7 +88,7 @@ def run_fleet(
         show: Told each event, in the parent.
 
     Returns:
-        Whether, and by which signals, it was asked to stop.
+        How often it was asked to stop.
     """
     stop = Stop()
     with _catching_signals(stop) as ignoring:
@@ -136,10 +133,6 @@ def _listen(member: _Member, show: Callable[[Event | WorkerFailed], None]) -> bo
     except (EOFError, OSError):
         # OSError where a killed worker had sent half a message.
         return False
-    if isinstance(event, TrialStarted):
-        member.running = event.number
-    elif isinstance(event, TrialEnded):
-        member.running = None
     show(event)
     return True
 
@@ -150,12 +143,8 @@ def _bury(member: _Member, opened: OpenStudy, show: Callable[[Event | WorkerFail
     code = member.process.exitcode or 0
     if code < 0:
         show(WorkerFailed(member.index, f"killed by {signal.Signals(-code).name}"))
-    if member.running is None:
-        return
-    trial = next(trial for trial in opened.study.get_trials(deepcopy=False) if trial.number == member.running)
-    if trial.state == TrialState.RUNNING:
-        opened.database.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-        show(TrialEnded(trial.number, "waiting", None, "its worker died; handed back", None))
+    for number in reclaim_trials(opened):
+        show(TrialEnded(number, "waiting", None, "its worker died; handed back", None))
 
 
 def _urge(member: _Member, *, kill: bool) -> None:
@@ -171,20 +160,20 @@ def _urge(member: _Member, *, kill: bool) -> None:
 
 @contextmanager
 def _catching_signals(stop: Stop) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Count signals instead of dying from them; yields a context in which new processes ignore SIGINT."""
+    """Count signals instead of dying from them; yields a context in which new processes ignore them."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stop.request) for number in numbers}
 
     @contextmanager
     def ignoring() -> Iterator[None]:
-        # A terminal sends Ctrl-C to the children too, who are told by their pipe. What is ignored at a
-        # process's start stays ignored through its imports, where no handler of ours could be.
-        for number in (signal.SIGINT, signal.SIGHUP):
+        # Terminals and service managers signal the children too, who are told by their pipe. What is ignored
+        # at a process's start stays ignored through its imports, where no handler of ours could be.
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGHUP):
+            for number in numbers:
                 signal.signal(number, stop.request)
 
     try:
@@ -201,7 +190,6 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
 
         start_tensorflow(assignment.threads)
         from search.worker import Worker
-        from storage.database import open_database
         from trainer.data import load
         from trainer.precision import choose_precision
 
@@ -210,7 +198,6 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
             opened,
             load(assignment.data, digests=assignment.digests),
             lambda event: _tell(pipe, event),
-            index=index,
             precision=choose_precision(assignment.precision),
             # Readable means that the parent says stop, or that it is no more.
             must_stop=pipe.poll,
@@ -219,7 +206,7 @@ def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
         worker.run(assignment.total)
     # The outermost frame of a process: whatever it is, the parent is told.
     except Exception as error:  # noqa: BLE001
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {explain(error)}"
         _tell(pipe, WorkerFailed(index, reason, traceback.format_exc()))
         raise SystemExit(1) from None
 

@@ -10,20 +10,22 @@ from rich.console import Console
 from search.board import Board, Seen, describe_outcome
 from search.events import EpochEnded, Event, TrialEnded, TrialStarted
 from search.report import describe_dropouts, describe_optimizer
+from search.summary import TrialSummary
 
 
 class LineView:
     """One plain line when a trial starts, for each epoch, and when it ends."""
 
-    def __init__(self, console: Console, total: int | None) -> None:
+    def __init__(self, console: Console, total: int | None, best: TrialSummary | None = None) -> None:
         """Nothing is written before the first event.
 
         Args:
             console: Where to write; its file is written to directly.
             total: As for `LiveView`.
+            best: As for `LiveView`.
         """
         self._console = console
-        self._board = Board(total)
+        self._board = Board(total, best)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:

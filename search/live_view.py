@@ -16,6 +16,7 @@ from rich.text import Text
 from search.board import Board, Seen, describe_outcome
 from search.events import Event, TrialEnded
 from search.report import BAND_PERCENT, STATE_STYLES, describe_dropouts, describe_optimizer
+from search.summary import TrialSummary
 from trainer.article import BAND
 
 FULL_WIDTH = 100
@@ -34,15 +35,16 @@ class LiveView:
     A context manager: the bars appear when it is entered and are gone when it is left.
     """
 
-    def __init__(self, console: Console, total: int | None) -> None:
+    def __init__(self, console: Console, total: int | None, best: TrialSummary | None = None) -> None:
         """Nothing is drawn before the view is entered.
 
         Args:
             console: Where to draw; a terminal.
             total: How many trials this view is to see end; None where nobody knows.
+            best: The best trial of the study before.
         """
         self._console = console
-        self._board = Board(total)
+        self._board = Board(total, best)
         self._began = time.monotonic()
         # stdout carries results and may be a file: only what is logged to stderr is moved above the bars.
         self._live = Live(

@@ -8,8 +8,9 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
 
 from search.errors import StudyError
 from search.space import NAMED, Space, difference, params_of
@@ -35,7 +36,8 @@ class Settings:
         space: Where recipes are drawn from, before the cap.
         max_epochs: Cap on every trial's epochs, the article's own included; None for no cap.
         train_samples: How many of the 40,000 training images are used, the first ones.
-        seed: Fixes the sampler's draws of a lone worker; trial n trains with seed + n.
+        seed: Fixes what the sampler draws for a trial, given the results before it; trial n trains with seed
+            + n.
     """
 
     space: Space
@@ -159,22 +161,34 @@ def open_study(database: Database, name: str) -> OpenStudy:
     return _opened(study, database, Wishes())
 
 
-def attach_strategy(opened: OpenStudy, worker: int) -> Study:
-    """The study with sampler and pruner; `worker` tells apart the workers that start together."""
-    study = opened.study
-    # A sampler's random numbers begin anew in each process: with the study's seed alone, a second run would
-    # draw the first run's recipes again.
-    draws = (opened.settings.seed, len(study.get_trials(deepcopy=False)), worker)
+def attach_strategy(opened: OpenStudy) -> Study:
+    """The study with its sampler and pruner."""
     return optuna.load_study(
-        study_name=study.study_name,
+        study_name=opened.study.study_name,
         storage=opened.database.storage,
-        sampler=_build_sampler(draws),
+        sampler=TrialSeededSampler(opened.settings),
         pruner=_build_pruner(opened.settings),
     )
 
 
-def _build_sampler(draws: tuple[int, ...]) -> BaseSampler:
-    return TPESampler(seed=int(np.random.SeedSequence(draws).generate_state(1)[0]))
+class TrialSeededSampler(TPESampler):
+    """TPE whose draws depend on the study's seed, the trial's number and the results so far alone.
+
+    Optuna's own begins its random numbers anew in each process: with the study's seed, every further run and
+    every worker beside it would draw the same recipes again.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """A sampler for a study of these settings."""
+        super().__init__(seed=settings.seed)
+        self._seed = settings.seed
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Begin the random numbers anew for this trial."""
+        seed = int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
+        super().before_trial(study, trial)
 
 
 def _build_pruner(settings: Settings) -> BasePruner:

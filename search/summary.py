@@ -17,6 +17,8 @@ DIVERGED_KEY: Final = "diverged_epoch"
 """Trial user attribute: the epoch, from 1, in which a loss or a weight became NaN or infinite."""
 RECIPE_KEY: Final = "recipe"
 """Trial user attribute: the recipe, as `Recipe.to_dict` gives it."""
+SECONDS_KEY: Final = "seconds"
+"""Trial user attribute: wall time of the epochs so far, over all processes that ran the trial."""
 FAILURE_KEY: Final = "failure"
 """Trial user attribute: why a trial failed, in one line."""
 
@@ -35,6 +37,7 @@ class TrialSummary:
         started: When it began, None while it waits.
         ended: When it ended, None until then.
         note: Why it did not complete, empty where there is nothing to say.
+        seconds: Wall time of its epochs, over all processes that ran it; None before any is known.
     """
 
     number: int
@@ -46,6 +49,7 @@ class TrialSummary:
     started: datetime | None
     ended: datetime | None
     note: str
+    seconds: float | None = None
 
 
 def summarise_trials(study: Study) -> list[TrialSummary]:
@@ -67,6 +71,7 @@ def summarise_trial(trial: FrozenTrial) -> TrialSummary:
         started=trial.datetime_start,
         ended=trial.datetime_complete,
         note=_note(trial),
+        seconds=trial.user_attrs.get(SECONDS_KEY),
     )
 
 

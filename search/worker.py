@@ -28,7 +28,6 @@ class Worker:
         data: Cifar10,
         emit: Callable[[Event], None],
         *,
-        index: int = 0,
         precision: Precision = "float32",
         must_stop: Callable[[], bool] = lambda: False,
         time_is_up: Callable[[], bool] = lambda: False,
@@ -39,14 +38,13 @@ class Worker:
             opened: The study.
             data: CIFAR-10, of which the test images are not touched.
             emit: Told what happens.
-            index: Tells this worker apart from those that start together with it.
             precision: What to train in. A value is that of the stored model, in float32, all the same.
             must_stop: Asked about once a second; when true, the running trial is handed back at once, to go
                 on from its last full epoch.
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
         """
         self._opened = opened
-        self._study = attach_strategy(opened, index)
+        self._study = attach_strategy(opened)
         self._emit = emit
         self._must_stop, self._time_is_up = must_stop, time_is_up
         self._trainer = Trainer(data.train.first(opened.settings.train_samples), data.validation, precision)

@@ -146,11 +146,23 @@ def open_database(text: str, *, create: bool = True) -> Database:
                 _serialise_sqlite(backend.engine)
             artifacts = SqlArtifactStore(backend.engine)
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
-        raise StorageError(f"storage {shown}: {_reason(error)}") from error
+        raise StorageError(f"storage {shown}: {explain(error)}") from error
     except RuntimeError as error:
         # Optuna refuses, with instructions, a schema that another version of it wrote.
         raise StorageError(f"storage {shown}: {error}") from error
     return Database(get_storage(backend), artifacts, shown, url, backend)
+
+
+def check_storage(text: str) -> None:
+    """See that the URL `text` can be opened or created, as far as can be seen without doing so.
+
+    Raises:
+        StorageUrlError: The URL is of no accepted form.
+        StorageError: SQLite's file cannot be there.
+    """
+    url = parse_url(text)
+    if url.drivername == "sqlite":
+        _check_sqlite_file(url, show_url(url), create=True)
 
 
 def _check_sqlite_file(url: URL, shown: str, create: bool) -> None:
@@ -213,10 +225,13 @@ def _serialise_sqlite(engine: sqlalchemy.Engine) -> None:
     engine.dispose()
 
 
-def _reason(error: Exception) -> str:
-    """The driver's own words, on one line; SQLAlchemy's add the statement and a link."""
-    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
-        # Optuna's own words only guess.
-        error = error.__cause__
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split())
+def explain(error: BaseException) -> str:
+    """What happened, on one line, in the words of the driver or system that it happened to.
+
+    SQLAlchemy's messages add the statement and a link, Optuna's `StorageInternalError` guesses at the data.
+    """
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        return explain(error.__cause__)
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return explain(error.orig)
+    return " ".join(str(error).split()) or type(error).__name__

@@ -160,7 +160,7 @@ def test_trial_0_waits_with_the_articles_recipe_and_parameters(database: Databas
     assert fixed["learning_rate"] == ARTICLE.learning_rate
     assert fixed["optimizer"] == ARTICLE.optimizer
     assert "epochs" not in fixed
-    assert attach_strategy(opened, 0).ask().number == 0
+    assert attach_strategy(opened).ask().number == 0
 
 
 def test_trial_0_is_the_articles_in_a_space_that_excludes_it(database: Database) -> None:
@@ -263,9 +263,9 @@ def test_the_settings_of_a_half_made_study_hold(database: Database, monkeypatch:
     assert len(opened.study.trials) == 1
 
 
-def draw(opened: OpenStudy, worker: int, count: int = 3) -> list[float]:
+def draw(opened: OpenStudy, count: int = 3) -> list[float]:
     """The learning rates of the next trials that a process draws."""
-    study = attach_strategy(opened, worker)
+    study = attach_strategy(opened)
     rates = []
     for _ in range(count):
         trial = study.ask()
@@ -274,17 +274,23 @@ def draw(opened: OpenStudy, worker: int, count: int = 3) -> list[float]:
     return rates
 
 
-def test_runs_and_workers_draw_anew(url: str) -> None:
-    """A second run of the same seed, or a second worker, does not repeat the first one's recipes."""
+def test_each_trial_has_draws_of_its_own(url: str) -> None:
+    """A second run, or a worker beside the first, does not repeat its recipes."""
     database = open_database(url)
     opened, _ = open_or_create_study(database, "s", Wishes(seed=3))
-    first_run = draw(opened, 0)[1:]
-    second_run = draw(opened, 0)
-    twin, _ = open_or_create_study(database, "twin", Wishes(seed=3))
-    second_worker = draw(twin, 1)[1:]
+    first_run = draw(opened)[1:]
+    together = [attach_strategy(opened) for _ in range(2)]
+    second_run = [study.ask().suggest_float("learning_rate", 1e-4, 1e-1, log=True) for study in together]
 
-    assert len({*first_run, *second_run, *second_worker}) == 2 + 3 + 2
+    assert len({*first_run, *second_run}) == 2 + 2
     database.close()
+
+
+def test_an_interruption_does_not_change_what_is_drawn(database: Database) -> None:
+    """Three trials in one process draw what three processes of one trial each do."""
+    whole, parts = (open_or_create_study(database, name, Wishes(seed=3))[0] for name in "ab")
+
+    assert draw(whole, 3) == [rate for _ in range(3) for rate in draw(parts, 1)]
 
 
 def test_the_same_seed_draws_the_same_recipes(database: Database) -> None:
@@ -292,7 +298,7 @@ def test_the_same_seed_draws_the_same_recipes(database: Database) -> None:
     draws = {}
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         opened, _ = open_or_create_study(database, name, Wishes(seed=seed))
-        draws[name] = draw(opened, 0)
+        draws[name] = draw(opened)
 
     assert draws["a"] == draws["b"]
     assert set(draws["a"][1:]).isdisjoint(draws["c"][1:])
@@ -310,7 +316,7 @@ def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list
 
 def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database) -> None:
     """Trial 0 alone is the yardstick of trial 1; trial 0 itself has none."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0], 0)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0])
     assert report(study, [0.3, 0.5, 0.6])[1] == [False, False, False]
 
     assert report(study, [0.1, 0.49])[1] == [False, True]
@@ -319,7 +325,7 @@ def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database
 
 def test_a_trial_goes_on_in_the_upper_half_of_all_that_got_there(database: Database) -> None:
     """Pruned and running trials count, so that one good trial does not stop all others; each rung judges."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0], 0)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0])
     report(study, [0.3, 0.9])
     for value in (0.1, 0.2):
         trial, verdicts = report(study, [0.3, value])
@@ -336,6 +342,6 @@ def test_the_first_rung_grows_with_the_longest_trial(
     database: Database, max_epochs: int | None, rung: int
 ) -> None:
     """Long trials are not judged by a beginning that says little about their end."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=max_epochs))[0], 0)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=max_epochs))[0])
     report(study, [0.5] * rung)
     assert report(study, [0.4] * rung)[1] == [False] * (rung - 1) + [True]

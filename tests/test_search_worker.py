@@ -243,7 +243,7 @@ def test_the_worker_tells_what_happens_in_order(search: Search) -> None:
 def test_every_trial_ended_and_names_its_host(search: Search) -> None:
     """None is left running or waiting."""
     assert all(trial.state.is_finished() for trial in search.trials)
-    assert all(search.trials[number].user_attrs["host"] for number in (0, 1, 3, 4))
+    assert all(search.trials[number].user_attrs["worker"]["host"] for number in (0, 1, 3, 4))
 
 
 def test_a_stopped_trial_is_handed_back_and_finished_to_the_bit(search: Search, database: Database) -> None:
@@ -368,7 +368,7 @@ def test_a_trial_enqueued_by_hand_gets_a_recipe(database: Database, train_nothin
 
 
 def test_an_exception_is_recorded_and_raised(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trial fails with the first line of the reason, its checkpoint goes, and the worker stops."""
+    """The trial fails with the reason on one line, its checkpoint goes, and the worker stops."""
     opened = open_sample_study(database)
     trial_id = opened.study.trials[0]._trial_id
     save_checkpoint(database.artifacts, database.storage, trial_id, b"")
@@ -381,8 +381,8 @@ def test_an_exception_is_recorded_and_raised(database: Database, monkeypatch: py
 
     (trial,) = opened.study.trials
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs[FAILURE_KEY] == "MemoryError: no room for 3 tensors"
-    assert log.events[-1] == TrialEnded(0, "failed", None, "MemoryError: no room for 3 tensors", None)
+    assert trial.user_attrs[FAILURE_KEY] == "MemoryError: no room for 3 tensors and a second line"
+    assert log.events[-1] == TrialEnded(0, "failed", None, trial.user_attrs[FAILURE_KEY], None)
     assert stored_ids(database) == []
 
 

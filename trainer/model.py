@@ -13,8 +13,6 @@ from trainer.recipe import Recipe
 
 IMAGE_SHAPE: Final = (32, 32, 3)
 CLASSES: Final = 10
-PARAMETERS: Final = 257_978
-"""Trainable parameters of the baseline CNN, as the article's model summary counts them."""
 FILTERS: Final = (32, 64, 128)
 DENSE_UNITS: Final = 80
 MOMENTUM: Final = 0.9

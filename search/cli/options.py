@@ -47,6 +47,7 @@ study_option = click.option(
     default=DEFAULT_STUDY,
     show_default=True,
     show_envvar=True,
+    callback=lambda _, __, name: _check_name(name),
     help="The study's name in it.",
 )
 data_option = click.option(
@@ -81,6 +82,12 @@ wish_options = together(
         help="Fixes the recipes drawn and their training. [default: the study's; 0 for a new one]",
     ),
 )
+
+
+def _check_name(name: str) -> str:
+    if not name.strip():
+        raise click.BadParameter("a study needs a name.")
+    return name
 
 
 def read_wishes(

@@ -1,7 +1,9 @@
 """`cnn-search run`."""
 
+import math
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +19,7 @@ from search.cli.options import (
     wish_options,
 )
 from search.cli.studies import write_model
-from search.cli.terminal import complain, is_debugging, make_console, program_name, say, show, where_options
+from search.cli.terminal import complain, format_options, is_debugging, make_console, program_name, say, show
 from search.output import make_writable, replace_file
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ INTERRUPTED: Final = 130
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
+    callback=lambda *arguments: _check_minutes(*arguments),
     help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
 )
 @click.option(
@@ -73,29 +76,34 @@ def run(
     Run again, it continues the study. Without --trials and --minutes it runs until Ctrl-C, which keeps the
     running trials: the next run goes on from their last full epoch.
     """
+    from search.claims import reclaim_trials
     from search.fleet import Assignment, WorkerFailed, run_fleet
     from search.report import settings_lines
     from search.runtime import choose_layout, count_cores
     from search.study import open_or_create_study
-    from search.summary import summarise_trials
+    from search.summary import best_trial, summarise_trials
     from search.views import open_view
+    from storage.database import check_storage
     from trainer.data import load
 
     wished = read_wishes(**wishes)
+    check_storage(storage)
     make_writable(output)
-    database = open_database_of(storage)
     load(data)
+    database = open_database_of(storage)
     opened, created = open_or_create_study(database, study, wished)
-    stderr = make_console(stderr=True)
     say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
+    for number in reclaim_trials(opened):
+        say(f"  trial {number}: its process is gone; it goes on from its last checkpoint")
     layout = choose_layout(count_cores(), workers)
     say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
 
+    before = summarise_trials(opened.study)
+    left = None if trials is None else max(0, trials - sum(trial.ended is not None for trial in before))
     failures: list[WorkerFailed] = []
-    ended = sum(trial.ended is not None for trial in summarise_trials(opened.study))
-    with open_view(stderr, None if trials is None else max(0, trials - ended)) as view:
+    with open_view(make_console(stderr=True), left, best_trial(before)) as view:
 
         def tell(event: Any) -> None:
             if isinstance(event, WorkerFailed):
@@ -106,19 +114,19 @@ def run(
         ends_at = None if minutes is None else time.time() + 60 * minutes
         assignment = Assignment(storage, study, data, trials, ends_at, layout.threads, precision)
         stop = run_fleet(opened, assignment, layout.workers, tell)
-    _finish_run(opened, output, storage, study)
     for failure in failures:
         complain(f"worker {failure.worker}: {failure.reason}")
         if is_debugging() and failure.traceback:
             click.echo(failure.traceback, err=True)
+    _finish_run(opened, output, {"--storage": storage, "--study": study, "--data": data})
     if stop.requests:
         complain("interrupted; the same command goes on where it stopped")
         return INTERRUPTED
     return 1 if failures else 0
 
 
-def _finish_run(opened: "OpenStudy", output: Path, storage: str, study: str) -> None:
-    """Print what a run came to, and write its two files."""
+def _finish_run(opened: "OpenStudy", output: Path, given: Mapping[str, object]) -> None:
+    """Print what a run came to, write its two files, and say what can come next."""
     from search.progress import progress_page
     from search.report import best_report, trials_table
     from search.summary import best_trial, summarise_trials
@@ -126,19 +134,25 @@ def _finish_run(opened: "OpenStudy", output: Path, storage: str, study: str) -> 
     trials = summarise_trials(opened.study)
     show(trials_table(trials), "", best_report(trials), "")
     page, model = output / "progress.html", output / "best.h5"
-    replace_file(page, progress_page(trials, study).encode())
+    replace_file(page, progress_page(trials, opened.study.study_name).encode())
     best = best_trial(trials)
     if best is not None:
         write_model(opened, best, model)
         click.echo(f"wrote {model}: the model of trial {best.number}")
     click.echo(f"wrote {page}: the progress plot, for a browser")
-    program = program_name()
-    where = where_options(storage, study)
+    where = {key: given[key] for key in ("--storage", "--study")}
+    steps = [("all trials", "status", where)]
+    if best is not None:
+        steps.append(("fetch the best model", "best --output m.h5", where))
+        steps.append(("score it again", f"evaluate {shlex.quote(str(model))}", {"--data": given["--data"]}))
+    steps.append(("search on", "run --minutes 30", {**given, "--output": output}))
     click.echo("\nNext:")
-    for command, purpose in (
-        (f"{program} status{where}", "all trials"),
-        (f"{program} best --output m.h5{where}", "fetch the best model"),
-        (f"{program} evaluate {shlex.quote(str(model))}", "score it again"),
-        (f"{program} run --minutes 30{where}", "search on"),
-    ):
-        click.echo(f"  {command:<50} {purpose}")
+    for purpose, command, options in steps:
+        click.echo(f"  {program_name()} {command}{format_options(options)}    # {purpose}")
+
+
+def _check_minutes(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    # NaN passes every range.
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise click.BadParameter(f"{value} is not a number of minutes above 0.")
+    return value

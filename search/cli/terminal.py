@@ -4,12 +4,15 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from search.cli.options import DEFAULT_STORAGE, DEFAULT_STUDY
+
+DEFAULTS: Final = {"--storage": DEFAULT_STORAGE, "--study": DEFAULT_STUDY, "--output": Path(".")}
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -51,14 +54,17 @@ def program_name() -> str:
     return os.path.relpath(name) if name.is_absolute() and Path.cwd() in name.parents else str(name)
 
 
-def where_options(storage: str, study: str) -> str:
-    """The options that lead back to this study; none where the defaults do, and never a password."""
+def format_options(given: Mapping[str, object]) -> str:
+    """Options to type, a space before each: those unlike their defaults, and never a password."""
     from storage.database import parse_url, show_url
 
-    given = {"--storage": storage, "--study": study}
-    defaults = {"--storage": DEFAULT_STORAGE, "--study": DEFAULT_STUDY}
-    given["--storage"] = storage if storage == defaults["--storage"] else show_url(parse_url(storage))
-    return "".join(f" {key} {shlex.quote(value)}" for key, value in given.items() if value != defaults[key])
+    parts = []
+    for key, value in given.items():
+        if value is None or value == DEFAULTS.get(key):
+            continue
+        text = show_url(parse_url(str(value))) if key == "--storage" else str(value)
+        parts.append(f" {key} {shlex.quote(text)}")
+    return "".join(parts)
 
 
 def is_debugging() -> bool:
