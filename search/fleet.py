@@ -40,7 +40,7 @@ class Assignment:
     total: int | None
     ends_at: float | None
     threads: int
-    precision: str = "auto"
+    precision: str = "float32"
     digests: Digests = OFFICIAL
 
 

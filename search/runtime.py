@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CORES_PER_WORKER: Final = 4
-"""Cores that one worker's steps still keep busy; measured on two, estimated beyond."""
+"""Cores that one worker's steps still keep busy; an estimate."""
 
 
 def count_cores() -> int:
@@ -28,9 +28,8 @@ class Layout:
 def choose_layout(cores: int, workers: int | None = None) -> Layout:
     """Share `cores` among `workers`, or among as many as serve best.
 
-    On two cores one process of two threads trains as many steps a second as two of one thread each
-    (`benchmarks/workers.py`), and fewer trials at once let the sampler learn sooner. Steps of 64 small images
-    give few threads enough to do, so that a machine of many cores gets a worker for every four.
+    Fewer trials at once let the sampler learn sooner, but steps of 64 small images give few threads enough to
+    do: a machine of many cores gets a worker for every four. `benchmarks/workers.py` compares layouts.
 
     Args:
         cores: At least 1.
