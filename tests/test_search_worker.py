@@ -367,6 +367,29 @@ def test_a_trial_enqueued_by_hand_gets_a_recipe(database: Database, train_nothin
     assert opened.study.trials[1].user_attrs[RECIPE_KEY] == train_nothing[1].to_dict()
 
 
+def test_a_running_trials_state_is_stored_on_the_way(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tensorflow: None
+) -> None:
+    """What a kill -9 costs is bounded by the interval; at the end the checkpoint is gone."""
+    from search.worker import Worker
+
+    monkeypatch.setattr("search.trial_run.CHECKPOINT_SECONDS", 0.0)
+    opened = open_sample_study(database)
+    trial_id = opened.study.trials[0]._trial_id
+    stored: list[int] = []
+
+    def emit(event: Any) -> None:
+        if isinstance(event, EpochEnded):
+            content = read_checkpoint(database.artifacts, database.storage, trial_id)
+            assert content is not None
+            stored.append(TrainingState.from_bytes(content).epoch)
+
+    Worker(opened, sample.load(), emit).run(1)
+
+    assert stored == [1, 2, 3]
+    assert read_checkpoint(database.artifacts, database.storage, trial_id) is None
+
+
 def test_an_exception_is_recorded_and_raised(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial fails with the reason on one line, its checkpoint goes, and the worker stops."""
     opened = open_sample_study(database)
