@@ -15,14 +15,27 @@ from machine import describe_machine
 
 from search.runtime import start_tensorflow
 
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Two-sided 95 % quantiles of Student's t by degrees of freedom."""
+T_95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160),
+    *(2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056),
+    *(2.052, 2.048, 2.045),
+)
+"""Two-sided 95 % quantiles of Student's t, from 1 degree of freedom on."""
+
+FIGURES = (
+    "validation accuracy of the model, %",
+    "validation accuracy, later epochs, %",
+    "training loss, later epochs",
+    "seconds an epoch",
+)
+"""What is taken from each training. A mean over the later half of the epochs is less noisy than the last."""
 
 
 def main() -> None:
-    """Print a line for each seed, then means, spreads and the paired difference."""
+    """Print a line for each seed, then means, standard deviations and paired differences."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5, choices=range(2, 11), metavar="2..10")
+    parser.add_argument("--seeds", type=int, default=5, choices=range(2, 31), metavar="2..30")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--train-samples", type=int, default=40_000)
     options = parser.parse_args()
@@ -37,26 +50,36 @@ def main() -> None:
     train = data.train.first(options.train_samples)
     trainers = {kind: Trainer(train, data.validation, kind) for kind in ("float32", "bfloat16")}
     evaluator = Evaluator(trainers["float32"].validation)
-    scores: dict[str, list[float]] = {kind: [] for kind in trainers}
-    seconds: dict[str, list[float]] = {kind: [] for kind in trainers}
-    for seed in range(options.seeds):
+    figures: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in trainers} for name in FIGURES}
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for kind, trainer in trainers.items():
             result = trainer.train(Recipe(epochs=options.epochs, seed=seed))
-            scores[kind].append(100 * evaluator.score(result.build_model()).accuracy)
-            seconds[kind] += [epoch.seconds for epoch in result.history]
-        row = "   ".join(f"{kind} {scores[kind][-1]:.2f} %" for kind in trainers)
-        print(f"seed {seed}: {row}", flush=True)
+            late = result.history[options.epochs // 2 :]
+            row = (
+                100 * evaluator.score(result.build_model()).accuracy,
+                100 * statistics.mean(epoch.validation_accuracy for epoch in late),
+                statistics.mean(epoch.loss for epoch in late),
+                statistics.median(epoch.seconds for epoch in result.history),
+            )
+            for name, value in zip(FIGURES, row, strict=True):
+                figures[name][kind].append(value)
+            text = "  ".join(f"{value:.3f}" for value in row)
+            print(f"seed {seed} {kind:10} {text}", flush=True)
     print(f"\n{len(train):,} images, {options.epochs} epochs, {options.seeds} seeds")
-    for kind, values in scores.items():
-        spread = statistics.stdev(values)
-        pace = statistics.median(seconds[kind])
-        centre = statistics.mean(values)
-        print(f"{kind:10} mean {centre:.2f} %, standard deviation {spread:.2f}, {pace:.1f} s an epoch")
-    differences = [b - a for a, b in zip(scores["float32"], scores["bfloat16"], strict=True)]
-    half = T_95[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
+    print(f"{'':40}{'float32':>18}{'bfloat16':>18}   paired difference (95 % interval)")
+    for name, values in figures.items():
+        cells = "".join(
+            f"{statistics.mean(column):10.3f} ± {statistics.stdev(column):5.3f}" for column in values.values()
+        )
+        print(f"{name:40}{cells}   {compare(values['float32'], values['bfloat16'])}")
+
+
+def compare(first: list[float], second: list[float]) -> str:
+    """The mean of `second` - `first`, pair by pair, with its 95 % interval by Student's t."""
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    half = T_95[len(differences) - 2] * statistics.stdev(differences) / math.sqrt(len(differences))
     mean = statistics.mean(differences)
-    interval = f"{mean - half:+.2f} to {mean + half:+.2f}"
-    print(f"bfloat16 - float32, paired: {mean:+.2f} points, 95 % interval {interval}")
+    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 
 if __name__ == "__main__":

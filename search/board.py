@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, replace
 
-from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.events import EpochEnded, StepsDone, TrialEnded, TrialEvent, TrialStarted
 from search.summary import TrialSummary
 from trainer.recipe import Recipe
 
@@ -55,7 +55,7 @@ class Board:
         self._running: dict[int, Seen] = {}
         self._lock = threading.Lock()
 
-    def update(self, event: Event) -> Seen:
+    def update(self, event: TrialEvent) -> Seen:
         """Take `event` in; gives what is known of its trial, for an ended one what was known to the last."""
         with self._lock:
             seen = self._running.get(event.number, Seen(event.number))
@@ -96,7 +96,7 @@ class Board:
     def _end(self, event: TrialEnded) -> None:
         self._running.pop(event.number, None)
         # A trial that was handed back comes again: only its last end counts.
-        self.done += event.state not in ("waiting", "running")
+        self.done += event.state not in ("waiting", "running", "taken")
         if event.best_value is not None and event.best_value != self.best_value:
             self.best_value = event.best_value
             self.best_number = event.number if event.value == event.best_value else None

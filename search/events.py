@@ -35,7 +35,7 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """Trial `number` is over, or was handed back (`state` "waiting").
+    """Trial `number` is over, was handed back (`state` "waiting") or is another worker's now ("taken").
 
     `value` is the validation accuracy of the stored model, None where none was stored.
     `note` says why a trial did not complete, in a few words; empty for a complete one.
@@ -49,4 +49,12 @@ class TrialEnded:
     best_value: float | None
 
 
-Event = TrialStarted | StepsDone | EpochEnded | TrialEnded
+@dataclass(frozen=True)
+class Notice:
+    """What a worker met that concerns no single trial, such as a database that is away; one line."""
+
+    text: str
+
+
+TrialEvent = TrialStarted | StepsDone | EpochEnded | TrialEnded
+Event = TrialEvent | Notice

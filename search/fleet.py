@@ -7,41 +7,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
+from typing import Final
 
-from search.claims import reclaim_trials
+from search.assignment import Assignment, carry_out
 from search.events import Event, TrialEnded
-from search.study import OpenStudy, open_study
-from storage.database import explain, open_database
-from trainer.cifar10 import OFFICIAL, Digests
+from search.study import OpenStudy
+from storage.outages import explain
 
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a worker process is to do; travels to it.
-
-    Attributes:
-        storage: The database's URL, password included.
-        study: The study's name.
-        data: Where CIFAR-10 is, as `trainer.data.load` takes it.
-        total: Trials that the study may have; None for no limit.
-        ends_at: When to hand back, in seconds since the epoch; None for never.
-        threads: Threads that TensorFlow may use in each worker.
-        precision: What to train in, one of `trainer.precision.WISHES`.
-        digests: What the data must hash to; tests bring those of their small data.
-    """
-
-    storage: str = field(repr=False)
-    study: str
-    data: Path | None
-    total: int | None
-    ends_at: float | None
-    threads: int
-    precision: str = "float32"
-    digests: Digests = OFFICIAL
+STOP_SECONDS: Final = 8.0
+"""What workers get to hand back; service managers kill ten seconds after they ask."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +44,17 @@ class Stop:
     """How urgently the fleet is to stop: set from a signal handler, read by the loop."""
 
     requests: int = 0
+    since: float = 0.0
 
     def request(self, *_: object) -> None:
         """One more request; the second one kills."""
+        if not self.requests:
+            self.since = time.monotonic()
         self.requests += 1
+
+    def is_overdue(self) -> bool:
+        """Whether the first request was so long ago that what still runs must be killed."""
+        return self.requests > 0 and time.monotonic() - self.since > STOP_SECONDS
 
 
 def run_fleet(
@@ -78,8 +62,9 @@ def run_fleet(
 ) -> Stop:
     """Run `workers` worker processes to their end, showing what they tell.
 
-    SIGINT, SIGTERM and SIGHUP make the workers hand back their trials and end; a second one kills them. In
-    any case, a trial that a dead worker leaves is handed back here. Call from the main thread.
+    SIGINT, SIGTERM and SIGHUP make the workers hand back their trials and end; a second one kills them, and
+    so does time. In any case, a trial that a dead worker leaves is handed back here. Call from the main
+    thread.
 
     Args:
         opened: The study, for handing back.
@@ -106,6 +91,9 @@ def run_fleet(
                     told = stop.requests
                     for member in members:
                         _urge(member, kill=told > 1)
+                elif stop.is_overdue():
+                    for member in members:
+                        _urge(member, kill=True)
         finally:
             # Only an exception leaves any. At the end of their pipes they hand back what they run and end.
             for member in members:
@@ -143,8 +131,8 @@ def _bury(member: _Member, opened: OpenStudy, show: Callable[[Event | WorkerFail
     code = member.process.exitcode or 0
     if code < 0:
         show(WorkerFailed(member.index, f"killed by {signal.Signals(-code).name}"))
-    for number in reclaim_trials(opened):
-        show(TrialEnded(number, "waiting", None, "its worker died; handed back", None))
+    for taken in opened.leases().reap(expired=False):
+        show(TrialEnded(taken.number, "failed" if taken.failed else "waiting", None, taken.reason, None))
 
 
 def _urge(member: _Member, *, kill: bool) -> None:
@@ -186,24 +174,8 @@ def _catching_signals(stop: Stop) -> Iterator[Callable[[], AbstractContextManage
 def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
     """The body of a worker process."""
     try:
-        from search.runtime import start_tensorflow
-
-        start_tensorflow(assignment.threads)
-        from search.worker import Worker
-        from trainer.data import load
-        from trainer.precision import choose_precision
-
-        opened = open_study(open_database(assignment.storage, create=False), assignment.study)
-        worker = Worker(
-            opened,
-            load(assignment.data, digests=assignment.digests),
-            lambda event: _tell(pipe, event),
-            precision=choose_precision(assignment.precision),
-            # Readable means that the parent says stop, or that it is no more.
-            must_stop=pipe.poll,
-            time_is_up=lambda: assignment.ends_at is not None and time.time() >= assignment.ends_at,
-        )
-        worker.run(assignment.total)
+        # Readable means that the parent says stop, or that it is no more.
+        carry_out(assignment, lambda event: _tell(pipe, event), pipe.poll)
     # The outermost frame of a process: whatever it is, the parent is told.
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {explain(error)}"

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 
 from search.board import Board, Seen, describe_outcome
-from search.events import EpochEnded, Event, TrialEnded, TrialStarted
+from search.events import EpochEnded, Event, Notice, TrialEnded, TrialStarted
 from search.report import describe_dropouts, describe_optimizer
 from search.summary import TrialSummary
 
@@ -42,6 +42,9 @@ class LineView:
 
     def show(self, event: Event) -> None:
         """Write the line that `event` deserves, if any."""
+        if isinstance(event, Notice):
+            self._write(event.text)
+            return
         seen = self._board.update(event)
         match event:
             case TrialStarted():

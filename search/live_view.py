@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.board import Board, Seen, describe_outcome
-from search.events import Event, TrialEnded
+from search.events import Event, Notice, TrialEnded
 from search.report import BAND_PERCENT, STATE_STYLES, describe_dropouts, describe_optimizer
 from search.summary import TrialSummary
 from trainer.article import BAND
@@ -77,6 +77,10 @@ class LiveView:
 
     def show(self, event: Event) -> None:
         """Take `event` in; the bars are redrawn a few times a second, not for every event."""
+        if isinstance(event, Notice):
+            with contextlib.suppress(OSError):
+                self._print(_one_line(Text(event.text, style="yellow")))
+            return
         seen = self._board.update(event)
         if isinstance(event, TrialEnded):
             with contextlib.suppress(OSError):

@@ -1,31 +1,28 @@
-"""A study: what it searches, remembered in the database, and how its trials are chosen and stopped early."""
+"""A study: what it searches and where its files are, remembered in the database."""
 
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 
-import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
-from optuna.samplers import TPESampler
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
 
 from search.errors import StudyError
 from search.space import NAMED, Space, difference, params_of
 from search.summary import RECIPE_KEY
+from storage.artifacts import Artifacts, check_outside
 from storage.database import Database
+from storage.leases import Leases
 from trainer.cifar10 import TRAIN_IMAGES
 from trainer.recipe import ARTICLE, LIMITS, Recipe
 
 SETTINGS_KEY: Final = "cnn_search"
 """Study user attribute: the settings, as `Settings.to_dict` gives them."""
 METRIC: Final = "validation accuracy"
-FIRST_RUNG_LEAST: Final = 2
-"""The pruner judges no trial before this epoch."""
-FIRST_RUNG_DIVISOR: Final = 25
-"""The pruner judges first after this part of the space's longest trial."""
+MAX_RETRIES: Final = 5
+"""How often a trial may lose its worker, or fail in a way that can pass, without an epoch in between."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,16 @@ class Settings:
         train_samples: How many of the 40,000 training images are used, the first ones.
         seed: Fixes what the sampler draws for a trial, given the results before it; trial n trains with seed
             + n.
+        artifacts: URL of where files are kept; None for the database.
+        folder: The study's own folder or prefix there, which no other study has.
     """
 
     space: Space
     max_epochs: int | None = None
     train_samples: int = TRAIN_IMAGES
     seed: int = 0
+    artifacts: str | None = None
+    folder: str = ""
 
     @property
     def capped_space(self) -> Space:
@@ -67,6 +68,8 @@ class Settings:
             "max_epochs": self.max_epochs,
             "train_samples": self.train_samples,
             "seed": self.seed,
+            "artifacts": self.artifacts,
+            "folder": self.folder,
         }
 
     @classmethod
@@ -87,6 +90,7 @@ class Wishes:
     max_epochs: int | None = None
     train_samples: int | None = None
     seed: int | None = None
+    artifacts: str | None = None
 
     def settings(self) -> Settings:
         """The settings of a new study: what was asked for, defaults elsewhere."""
@@ -95,12 +99,14 @@ class Wishes:
             max_epochs=self.max_epochs,
             train_samples=TRAIN_IMAGES if self.train_samples is None else self.train_samples,
             seed=0 if self.seed is None else self.seed,
+            artifacts=self.artifacts,
+            folder="" if self.artifacts is None else uuid4().hex,
         )
 
     def conflicts(self, settings: Settings) -> list[str]:
         """Where the wishes contradict the settings of a study, one line each."""
         lines = [] if self.space is None else difference(settings.space, self.space)
-        for name in ("max_epochs", "train_samples", "seed"):
+        for name in ("max_epochs", "train_samples", "seed", "artifacts"):
             wished, remembered = getattr(self, name), getattr(settings, name)
             if wished not in (None, remembered):
                 shown = "none" if remembered is None else remembered
@@ -111,11 +117,16 @@ class Wishes:
 
 @dataclass(frozen=True, eq=False)
 class OpenStudy:
-    """A study of this project, its settings and the database it lives in."""
+    """A study of this project, its settings, the database it lives in and the files it keeps."""
 
     study: Study
     settings: Settings
     database: Database
+    artifacts: Artifacts
+
+    def leases(self) -> Leases:
+        """Which workers run its trials."""
+        return self.database.leases(self.study, MAX_RETRIES)
 
 
 def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple[OpenStudy, bool]:
@@ -127,6 +138,8 @@ def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple
     Raises:
         StudyError: It exists with other settings than the wishes, or was made by another program.
     """
+    if wishes.artifacts is not None:
+        check_outside(wishes.artifacts)
     with database.exclusive():
         # A process that dies in here leaves a study without settings or trial: the next one goes on with it.
         study = optuna.create_study(
@@ -161,48 +174,6 @@ def open_study(database: Database, name: str) -> OpenStudy:
     return _opened(study, database, Wishes())
 
 
-def attach_strategy(opened: OpenStudy) -> Study:
-    """The study with its sampler and pruner."""
-    return optuna.load_study(
-        study_name=opened.study.study_name,
-        storage=opened.database.storage,
-        sampler=TrialSeededSampler(opened.settings),
-        pruner=_build_pruner(opened.settings),
-    )
-
-
-class TrialSeededSampler(TPESampler):
-    """TPE whose draws depend on the study's seed, the trial's number and the results so far alone.
-
-    Optuna's own begins its random numbers anew in each process: with the study's seed, every further run and
-    every worker beside it would draw the same recipes again.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        """A sampler for a study of these settings."""
-        super().__init__(seed=settings.seed)
-        self._seed = settings.seed
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Begin the random numbers anew for this trial."""
-        seed = int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
-        self._rng.rng.seed(seed)
-        self._random_sampler._rng.rng.seed(seed)
-        super().before_trial(study, trial)
-
-
-def _build_pruner(settings: Settings) -> BasePruner:
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
-
-    At the first rung and at each doubling of its epochs, a trial goes on if it is in the upper half of all
-    that got there, the pruned ones included: it works from the second trial on, and stops half of the trials
-    at each rung however good the first one was. The first rung is a 25th of the longest trial, and not epoch
-    1, where a high dropout rate looks worse than it is.
-    """
-    first_rung = max(FIRST_RUNG_LEAST, settings.capped_space.max_epochs // FIRST_RUNG_DIVISOR)
-    return SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)
-
-
 def _is_blank(study: Study) -> bool:
     # A study that minimises is another program's, however empty it is.
     return (
@@ -219,7 +190,7 @@ def _opened(study: Study, database: Database, wishes: Wishes) -> OpenStudy:
             f"study {study.study_name!r} searches otherwise: {'; '.join(conflicts)}. "
             "Leave these options out, or name a new study with --study"
         )
-    return OpenStudy(study, settings, database)
+    return OpenStudy(study, settings, database, database.open_artifacts(settings.artifacts, settings.folder))
 
 
 def _read_settings(study: Study) -> Settings:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.leases import FAILURE_KEY
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
 
@@ -19,8 +20,10 @@ RECIPE_KEY: Final = "recipe"
 """Trial user attribute: the recipe, as `Recipe.to_dict` gives it."""
 SECONDS_KEY: Final = "seconds"
 """Trial user attribute: wall time of the epochs so far, over all processes that ran the trial."""
-FAILURE_KEY: Final = "failure"
-"""Trial user attribute: why a trial failed, in one line."""
+TRACEBACK_KEY: Final = "traceback"
+"""Trial user attribute: where a trial failed."""
+WORKER_KEY: Final = "worker"
+"""Trial user attribute: host, process and GPU of the worker that has it or had it last."""
 
 
 @dataclass(frozen=True)
@@ -100,4 +103,7 @@ def _note(trial: FrozenTrial) -> str:
         return f"left the numbers in epoch {trial.user_attrs[DIVERGED_KEY]}"
     if trial.state == TrialState.PRUNED:
         return f"pruned after epoch {trial.last_step}"
-    return str(trial.user_attrs.get(FAILURE_KEY, ""))
+    # A trial that went on elsewhere keeps the reason; it explains nothing once the trial has come through.
+    if trial.state in (TrialState.FAIL, TrialState.WAITING):
+        return str(trial.user_attrs.get(FAILURE_KEY, ""))
+    return ""

@@ -1,25 +1,30 @@
-"""One trial while a process runs it: what is written to the study, and in which order."""
+"""One trial while a worker runs it: what is written to the study, and when."""
 
 import time
-from typing import Final
+import traceback
+from typing import Any, Final
 
 from optuna.trial import Trial, TrialState
 
-from search.claims import CLAIM_KEY, own_claim, release_trial
+from search.assignment import CheckpointPolicy
 from search.events import TrialEnded
 from search.space import record_params, suggest
-from search.study import OpenStudy
+from search.study import MAX_RETRIES, OpenStudy
 from search.summary import (
     DIVERGED_KEY,
-    FAILURE_KEY,
     RECIPE_KEY,
     SECONDS_KEY,
+    TRACEBACK_KEY,
+    WORKER_KEY,
     best_trial,
     summarise_trial,
     summarise_trials,
 )
-from storage.database import explain
-from storage.trial_files import NamedFile, attach_file, drop_checkpoint, read_checkpoint, save_checkpoint
+from storage.claimed_trial import NamedFile
+from storage.leases import FAILURE_KEY
+from storage.outages import explain
+from storage.process import Identity
+from trainer.errors import OutOfMemoryError
 from trainer.evaluation import Evaluator
 from trainer.model_file import model_from_bytes, model_to_bytes
 from trainer.recipe import Recipe
@@ -28,21 +33,36 @@ from trainer.training import TrainingResult
 
 FAILURE_LENGTH: Final = 500
 """Longest reason kept on a trial, in characters; TensorFlow's can fill pages."""
-CHECKPOINT_SECONDS: Final = 60.0
-"""A running trial's state is stored this often, at the end of an epoch: what a kill -9 can cost."""
+TRACEBACK_LENGTH: Final = 4000
+"""The end of a traceback that is kept, in characters."""
+PASSING: Final = (OutOfMemoryError, MemoryError, OSError)
+"""Failures that another try may not meet: memory that others fill, a connection that broke, a full disk."""
 
 
 class TrialRun:
-    """A running trial's writes: files before states, so that a crash leaves nothing that points nowhere."""
+    """A running trial's writes."""
 
-    def __init__(self, opened: OpenStudy, trial: Trial) -> None:
-        """The run of `trial`, which is in state RUNNING."""
-        self._opened, self._trial = opened, trial
-        self._storage, self._store = opened.database.storage, opened.database.artifacts
+    def __init__(
+        self,
+        opened: OpenStudy,
+        trial: Trial,
+        identity: Identity,
+        policy: CheckpointPolicy = CheckpointPolicy(),  # a frozen value
+    ) -> None:
+        """The run of `trial`, which the worker `identity` has just asked for."""
+        self.taken_at = time.monotonic()
+        self._opened, self._trial, self._policy = opened, trial, policy
+        self._claimed = opened.database.claimed(opened.artifacts, trial._trial_id)
+        self._worker = {"host": identity.host, "pid": identity.pid, "gpu": identity.gpu}
         self._state: TrainingState | None = None
-        self._stored_at = time.monotonic()
-        self._trial.set_user_attr(CLAIM_KEY, own_claim())
-        self._reported = set(self._storage.get_trial(trial._trial_id).intermediate_values)
+        self._stored_at, self._stored_epoch = time.monotonic(), 0
+        # Optuna has just read the trial.
+        self._reported = set(trial._cached_frozen_trial.intermediate_values)
+
+    @property
+    def trial_id(self) -> int:
+        """The trial's id in the database."""
+        return int(self._trial._trial_id)
 
     def settle_recipe(self) -> Recipe:
         """The trial's recipe: the one it was enqueued or handed back with, else one drawn now."""
@@ -51,16 +71,17 @@ class TrialRun:
         remembered = self._trial.user_attrs.get(RECIPE_KEY)
         if remembered is None:
             recipe = suggest(self._trial, space, settings.trial_seed(self._trial.number))
-            self._trial.set_user_attr(RECIPE_KEY, recipe.to_dict())
         else:
             recipe = Recipe.from_dict(remembered)
             record_params(self._trial, space, recipe)
+        self._claimed.set_user_attrs({RECIPE_KEY: recipe.to_dict(), WORKER_KEY: self._worker})
         return recipe
 
     def read_state(self) -> TrainingState | None:
         """Where the trial goes on from, None where it begins."""
-        content = read_checkpoint(self._store, self._storage, self._trial._trial_id)
+        content = self._claimed.read_checkpoint()
         self._state = None if content is None else TrainingState.from_bytes(content)
+        self._stored_epoch = 0 if self._state is None else self._state.epoch
         return self._state
 
     def report(self, result: EpochResult, state: TrainingState) -> bool:
@@ -72,59 +93,67 @@ class TrialRun:
         self._state = state
         if is_new := result.epoch not in self._reported:
             self._trial.report(result.validation_accuracy, result.epoch)
-        if time.monotonic() - self._stored_at >= CHECKPOINT_SECONDS:
-            self._save_state()
+        policy = self._policy
+        epochs = state.epoch - self._stored_epoch
+        if time.monotonic() - self._stored_at >= policy.seconds or epochs >= (policy.epochs or epochs + 1):
+            self._claimed.save_checkpoint(state.to_bytes(), self._seconds(state))
+            self._stored_at, self._stored_epoch = time.monotonic(), state.epoch
         return is_new
 
     def finish(self, result: TrainingResult, evaluator: Evaluator) -> None:
-        """Store what the trial came to, its files before its state."""
-        value = None
+        """Store what the trial came to."""
+        value: float | None = None
+        files: list[NamedFile] = []
+        attrs: dict[str, Any] = {}
         if result.status == "finished":
             content = model_to_bytes(result.build_model())
             value = evaluator.score(model_from_bytes(content)).accuracy
-            self._attach(f"trial-{self._trial.number}-{value:.4f}.h5", "application/x-hdf5", content)
+            name = f"trial-{self._trial.number}-{value:.4f}.h5"
+            files.append(NamedFile("model", name, "application/x-hdf5", content))
         elif result.status == "diverged":
-            self._trial.set_user_attr(DIVERGED_KEY, result.diverged_epoch)
-        self._tell(TrialState.PRUNED if value is None else TrialState.COMPLETE, value)
+            attrs[DIVERGED_KEY] = result.diverged_epoch
+        if self._state is not None:
+            name = f"trial-{self._trial.number}-history.csv"
+            table = history_to_csv(self._state.history).encode()
+            files.append(NamedFile("history", name, "text/csv", table))
+            attrs.update(self._seconds(self._state))
+        if value is not None:
+            self._claimed.finish(TrialState.COMPLETE, value, files, attrs)
+            return
+        # Optuna gives a pruned trial its last report as value.
+        last = self._state.history[-1].validation_accuracy if self._state and self._state.history else None
+        self._claimed.finish(TrialState.PRUNED, last, files, attrs)
 
-    def fail(self, error: Exception) -> None:
-        """Record why the trial failed."""
-        self._trial.set_user_attr(FAILURE_KEY, f"{type(error).__name__}: {explain(error)}"[:FAILURE_LENGTH])
-        self._tell(TrialState.FAIL, None)
+    def fail(self, error: Exception) -> bool:
+        """Record what went wrong; a failure that can pass leaves the trial to another try, up to a bound.
+
+        Returns:
+            Whether the trial has another try.
+        """
+        reason = f"{type(error).__name__}: {explain(error)}"[:FAILURE_LENGTH]
+        attrs = {TRACEBACK_KEY: "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]}
+        if isinstance(error, PASSING):
+            return not self._claimed.give_up(reason, attrs, MAX_RETRIES)
+        self._claimed.finish(TrialState.FAIL, None, attrs={**attrs, FAILURE_KEY: reason})
+        return False
 
     def hand_back(self) -> None:
         """Keep the trial for whoever asks next, who goes on from its last full epoch."""
-        try:
-            self._save_state()
-        finally:
-            # Also where the state cannot be stored: better begin again than stay running for ever.
-            release_trial(self._opened, self._trial._trial_id)
+        if self._state is None:
+            self._claimed.hand_back(None, {})
+        else:
+            self._claimed.hand_back(self._state.to_bytes(), self._seconds(self._state))
+
+    def let_go(self) -> None:
+        """Write nothing more: the trial is over for this worker, or another's."""
+        self._claimed.let_go()
 
     def ended(self) -> TrialEnded:
         """What the trial is now."""
-        trial = summarise_trial(self._storage.get_trial(self._trial._trial_id))
+        trial = summarise_trial(self._opened.database.storage.get_trial(self.trial_id))
         best = best_trial(summarise_trials(self._opened.study))
         return TrialEnded(trial.number, trial.state, trial.value, trial.note, best.value if best else None)
 
-    def _save_state(self) -> None:
-        if self._state is None:
-            return
-        save_checkpoint(self._store, self._storage, self._trial._trial_id, self._state.to_bytes())
-        self._record_seconds(self._state)
-        self._stored_at = time.monotonic()
-
-    def _tell(self, state: TrialState, value: float | None) -> None:
-        if self._state is not None:
-            table = history_to_csv(self._state.history).encode()
-            self._attach(f"trial-{self._trial.number}-history.csv", "text/csv", table)
-            self._record_seconds(self._state)
-        drop_checkpoint(self._store, self._storage, self._trial._trial_id)
-        self._opened.study.tell(self._trial.number, value, state)
-
-    def _record_seconds(self, state: TrainingState) -> None:
-        # Optuna's own start time is that of the last process alone.
-        self._trial.set_user_attr(SECONDS_KEY, round(sum(epoch.seconds for epoch in state.history), 3))
-
-    def _attach(self, filename: str, mimetype: str, content: bytes) -> None:
-        file = NamedFile(filename, mimetype, content)
-        attach_file(self._store, self._storage, self._trial._trial_id, file)
+    def _seconds(self, state: TrainingState) -> dict[str, float]:
+        # Optuna's own times would count what the trial waited.
+        return {SECONDS_KEY: round(sum(epoch.seconds for epoch in state.history), 3)}

@@ -1,18 +1,31 @@
 """A worker: takes trials of a study one after another, trains them, and leaves the study right in the end."""
 
+import time
 from collections.abc import Callable
+from typing import Final
 
 from optuna.trial import Trial
 
-from search.events import EpochEnded, Event, StepsDone, TrialStarted
-from search.study import OpenStudy, attach_strategy
+from search.assignment import LEASE_SECONDS, CheckpointPolicy
+from search.errors import SearchError
+from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.strategy import attach_strategy
+from search.study import OpenStudy
 from search.trial_run import TrialRun
-from storage.errors import TrialLimitReached
+from storage.errors import LeaseLost, StorageError, TrialLimitReached
+from storage.keeper import LeaseKeeper
+from storage.outages import DATABASE_ERRORS, explain
+from storage.process import Identity, own_identity
 from trainer.cifar10 import Cifar10
 from trainer.evaluation import Evaluator
 from trainer.precision import Precision
 from trainer.state import EpochResult, TrainingState
 from trainer.training import Trainer
+
+FAILURES_IN_A_ROW: Final = 3
+"""A worker that fails this many trials one after another is broken itself, and ends."""
+REST_SECONDS: Final = 1.0
+"""How often a worker without a trial looks for one, and how long it rests after a failure that may pass."""
 
 
 class Interrupted(Exception):
@@ -31,6 +44,9 @@ class Worker:
         precision: Precision = "float32",
         must_stop: Callable[[], bool] = lambda: False,
         time_is_up: Callable[[], bool] = lambda: False,
+        identity: Identity | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+        policy: CheckpointPolicy = CheckpointPolicy(),  # noqa: B008  # a frozen value
     ) -> None:
         """A worker for `opened`.
 
@@ -42,6 +58,9 @@ class Worker:
             must_stop: Asked about once a second; when true, the running trial is handed back at once, to go
                 on from its last full epoch.
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
+            identity: Who this is to other workers; None for this process, on the CPU.
+            lease_seconds: How long it may be silent before others take its trials.
+            policy: When a running trial's state is stored.
         """
         self._opened = opened
         self._study = attach_strategy(opened)
@@ -49,29 +68,73 @@ class Worker:
         self._must_stop, self._time_is_up = must_stop, time_is_up
         self._trainer = Trainer(data.train.first(opened.settings.train_samples), data.validation, precision)
         self._evaluator = Evaluator(self._trainer.validation)
+        self._identity = own_identity() if identity is None else identity
+        self._leases, self._policy = opened.leases(), policy
+        self._keeper = LeaseKeeper(self._leases, lease_seconds, self._identity)
+        opened.database.work_as(self._identity)
 
-    def run(self, total: int | None) -> None:
-        """Run trials until the study has `total` of them, over all workers, or until told to stop.
+    def run(self) -> None:
+        """Run trials until the study has its total, or until told to stop.
+
+        With the total reached it stays as long as other workers run trials: one that they lose or hand back
+        is taken at once.
 
         Raises:
-            Exception: What a trial raised; the trial is recorded as failed, with the reason, before.
+            SearchError: Several trials failed one after another; each is recorded with its reason.
+            StorageError: The database was away for longer than patience lasts; what this worker ran goes on
+                elsewhere once its leases have run out.
         """
-        self._opened.database.limit_trials(self._study, total)
-        while not self._must_stop() and not self._time_is_up():
+        try:
+            self._keeper.start()
+            self._take_trials()
+        except DATABASE_ERRORS as error:
+            raise StorageError(f"{self._opened.database.shown_url}: {explain(error)}") from error
+        finally:
+            self._keeper.stop()
+
+    def _take_trials(self) -> None:
+        failures: list[str] = []
+        while not self._is_over():
+            self._opened.database.release_strays()
             try:
                 trial = self._study.ask()
             except TrialLimitReached:
-                return
-            run = TrialRun(self._opened, trial)
+                if self._leases.count_open() == 0:
+                    return
+                self._rest()
+                continue
+            failure = self._run_trial(trial)
+            failures = [*failures, failure] if failure else []
+            if len(failures) >= FAILURES_IN_A_ROW:
+                raise SearchError(
+                    f"{len(failures)} trials failed one after another, the last with {failures[-1]}; "
+                    "mend that before starting the worker again"
+                )
+            if failure:
+                self._rest()
+
+    def _run_trial(self, trial: Trial) -> str:
+        """Run one trial to its end here; what it failed with, else empty."""
+        run = TrialRun(self._opened, trial, self._identity, self._policy)
+        failure = ""
+        try:
             try:
                 self._train(trial, run)
             except Interrupted:
                 run.hand_back()
-            except Exception as error:
-                run.fail(error)
+            except (LeaseLost, *DATABASE_ERRORS):
                 raise
-            finally:
-                self._emit(run.ended())
+            # Whatever a trial meets is recorded on it, and must not end those that would come after it.
+            except Exception as error:  # noqa: BLE001
+                failure = f"{type(error).__name__}: {explain(error)}"
+                run.fail(error)
+        except LeaseLost:
+            self._emit(TrialEnded(trial.number, "taken", None, "another worker has it", None))
+            return ""
+        finally:
+            run.let_go()
+        self._emit(run.ended())
+        return failure
 
     def _train(self, trial: Trial, run: TrialRun) -> None:
         recipe = run.settle_recipe()
@@ -82,6 +145,8 @@ class Worker:
             self._emit(StepsDone(trial.number, epoch, done, total))
             if self._must_stop():
                 raise Interrupted
+            if self._keeper.has_lost(run.trial_id, run.taken_at):
+                raise LeaseLost(f"trial {trial.number} was taken from this worker")
 
         def on_epoch(result: EpochResult, state: TrainingState) -> bool:
             is_new = run.report(result, state)
@@ -97,3 +162,11 @@ class Worker:
         run.finish(
             self._trainer.train(recipe, state=state, on_epoch=on_epoch, on_steps=on_steps), self._evaluator
         )
+
+    def _is_over(self) -> bool:
+        return self._must_stop() or self._time_is_up()
+
+    def _rest(self) -> None:
+        until = time.monotonic() + REST_SECONDS
+        while time.monotonic() < until and not self._is_over():
+            time.sleep(0.05)

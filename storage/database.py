@@ -1,32 +1,45 @@
 """A study's database: from its URL to an Optuna storage that several processes can share."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, get_storage
 from optuna.study import Study
-from optuna.trial import FrozenTrial
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import URL
 
-from storage.artifacts import SqlArtifactStore
-from storage.errors import StorageError, StorageUrlError, TrialLimitReached
+from storage.artifacts import Artifacts, open_outside
+from storage.claimed_trial import ClaimedTrial
+from storage.errors import StorageError
+from storage.leases import Leases
+from storage.outages import DATABASE_ERRORS, Retries, explain
+from storage.process import Identity
+from storage.schema import create_schema, has_schema
+from storage.shared_storage import TOTAL_KEY, SharedStorage
+from storage.url import check_sqlite_file, parse_url, show_url
 
-ACCEPTED: Final = "sqlite:///file.db, postgresql://user@host/name or postgres://user@host/name"
 SQLITE_WAIT_SECONDS: Final = 60.0
 """How long a process waits for another one's transaction; they last milliseconds."""
-SQLITE_SIGNATURE: Final = b"SQLite format 3\0"
-"""How each database file begins (https://sqlite.org/fileformat.html), but for an empty one."""
 SETUP_LOCK: Final = 0x636E6E73
 """Key of PostgreSQL's advisory lock for set-ups ("cnns" in ASCII); nothing but its uniqueness matters."""
+POSTGRESQL_OPTIONS: Final[dict[str, Any]] = {
+    "application_name": "cnn-search",
+    "connect_timeout": 10,
+    # A network that swallows packets is noticed within seconds, not after the system's two hours.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    # A worker that is stopped (SIGSTOP, a frozen machine) within a transaction would hold its locks, and with
+    # them all other workers, until it goes on.
+    "options": "-c idle_in_transaction_session_timeout=10000",
+}
+"""libpq's connection parameters, unless the URL has its own
+(https://www.postgresql.org/docs/current/libpq-connect.html)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +48,15 @@ class Database:
 
     Attributes:
         storage: Optuna's storage, for `optuna.load_study` and its kin.
-        artifacts: The files kept in the same database.
         shown_url: The URL as it may be shown: without password.
+        retries: How its outages are met.
     """
 
     storage: BaseStorage
-    artifacts: SqlArtifactStore
     shown_url: str
+    retries: Retries
     _url: URL = field(repr=False)
-    _backend: "SharedStorage" = field(repr=False)
+    _backend: SharedStorage = field(repr=False)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold off every other process that asks for this, for set-ups of several steps; seconds at most."""
@@ -52,9 +65,39 @@ class Database:
     def limit_trials(self, study: Study, total: int | None) -> None:
         """Let `study` have `total` trials at most, counted over all processes; None lifts the limit.
 
-        From then on an ask, here, that would create one more raises `TrialLimitReached`.
+        It is kept in the database: an ask that would create one more, in any process, raises
+        `TrialLimitReached`.
         """
-        self._backend.limits[study._study_id] = total
+        self.storage.set_study_system_attr(study._study_id, TOTAL_KEY, total)
+
+    def read_limit(self, study: Study) -> int | None:
+        """How many trials `study` may have; None for no limit."""
+        total: int | None = self.storage.get_study_system_attrs(study._study_id).get(TOTAL_KEY)
+        return total
+
+    def open_artifacts(self, outside: str | None, folder: str) -> Artifacts:
+        """The stored files; `outside` is the URL of where new ones' bytes go, None for the database itself.
+
+        Raises:
+            StorageError: They cannot be kept there.
+        """
+        return Artifacts(self._backend.engine, None if outside is None else open_outside(outside, folder))
+
+    def leases(self, study: Study, max_retries: int) -> Leases:
+        """The study's leases; see `storage.leases`."""
+        return Leases(self._backend.engine, self.retries, study._study_id, max_retries)
+
+    def work_as(self, identity: Identity) -> None:
+        """From now on, trials asked for here are this worker's: each has a lease from its first moment."""
+        self._backend.worker = identity.worker
+
+    def claimed(self, artifacts: Artifacts, trial_id: int) -> ClaimedTrial:
+        """A trial that this worker has asked for."""
+        return ClaimedTrial(self._backend, artifacts, trial_id)
+
+    def release_strays(self) -> None:
+        """Let trials wait that this worker has without knowing: their commit was never confirmed."""
+        self._backend.release_strays()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -62,72 +105,20 @@ class Database:
         self._backend.engine.dispose()
 
 
-class SharedStorage(RDBStorage):
-    """Optuna's storage with a bound on the trials of a study that holds over all processes."""
-
-    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
-        """Open, and where it is empty create, the database at `url`."""
-        self.limits: dict[int, int | None] = {}
-        super().__init__(url, engine_kwargs)
-
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Session
-    ) -> Any:
-        # Optuna calls this in the transaction that holds the study's lock, so that no other process can
-        # create a trial between the count and the insert. A callback that counts afterwards overshoots by
-        # the number of workers (optuna issue #3518).
-        limit = self.limits.get(study_id)
-        if limit is not None:
-            trials = sqlalchemy.text("SELECT count(*) FROM trials WHERE study_id = :study_id")
-            if session.execute(trials, {"study_id": study_id}).scalar_one() >= limit:
-                raise TrialLimitReached
-        return super()._get_prepared_new_trial(study_id, template_trial, session)
-
-
-def parse_url(text: str) -> URL:
-    """The URL of a study's database, with the driver that this project uses.
-
-    Raises:
-        StorageUrlError: It is no URL, or of another kind than SQLite's files and PostgreSQL.
-    """
-    try:
-        url = make_url(text)
-    # A port that is no number is a ValueError.
-    except (ArgumentError, ValueError) as error:
-        raise StorageUrlError(f"storage {_mask(text)!r} is no database URL; give {ACCEPTED}") from error
-    if url.host and "@" in url.host:
-        raise StorageUrlError(
-            f"storage {_mask(text)!r} has more than one @; write one that belongs to the password as %40"
-        )
-    if url.drivername in ("postgres", "postgresql", "postgresql+psycopg2"):
-        if not url.database:
-            raise StorageUrlError(f"storage {show_url(url)!r} names no database; give {ACCEPTED}")
-        # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3.
-        return url.set(drivername="postgresql+psycopg2")
-    if url.drivername != "sqlite":
-        raise StorageUrlError(
-            f"storage {show_url(url)!r}: {url.drivername} is not supported; give {ACCEPTED}"
-        )
-    # With two slashes, what follows is a host.
-    if url.database in (None, "", ":memory:") or url.query or url.host or url.username:
-        raise StorageUrlError(
-            f"storage {show_url(url)!r} names no file; give for example sqlite:///cnn-search.db"
-        )
-    return url
-
-
-def show_url(url: URL) -> str:
-    """The URL as it may be shown: without password."""
-    return url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
-
-
-def _mask(text: str) -> str:
-    """What is no URL, without all that can be a password in it."""
-    return f"***{text[text.rindex('@') :]}" if "@" in text else text
-
-
-def open_database(text: str, *, create: bool = True) -> Database:
+def open_database(
+    text: str,
+    *,
+    create: bool = True,
+    patience_seconds: float = 0.0,
+    must_hurry: Callable[[], bool] = lambda: False,
+) -> Database:
     """Open the database at the URL `text`; `create` makes it, and its tables, where they are missing.
+
+    Args:
+        text: The URL.
+        create: False leaves a database as it is, and refuses one that holds no study of this project.
+        patience_seconds: How long to wait out a database that is away, now and later.
+        must_hurry: Asked while waiting; when true, a few seconds have to do.
 
     Raises:
         StorageUrlError: The URL is of no accepted form.
@@ -135,57 +126,47 @@ def open_database(text: str, *, create: bool = True) -> Database:
     """
     url = parse_url(text)
     shown = show_url(url)
+    retries = Retries(f"storage {shown}", patience_seconds, must_hurry)
     try:
         if url.drivername == "sqlite":
-            _check_sqlite_file(url, shown, create)
-        address = url.render_as_string(hide_password=False)
-        guard = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
-        with _one_at_a_time(url, guard):
-            backend = SharedStorage(address, _engine_options(url))
-            if url.drivername == "sqlite":
-                _serialise_sqlite(backend.engine)
-            artifacts = SqlArtifactStore(backend.engine)
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+            check_sqlite_file(url, create=create)
+        backend = retries.run(_open_backend, url, retries, create=create)
+    except (*DATABASE_ERRORS, OSError) as error:
         raise StorageError(f"storage {shown}: {explain(error)}") from error
+    except StorageError as error:
+        raise StorageError(str(error) if shown in str(error) else f"storage {shown}: {error}") from error
     except RuntimeError as error:
         # Optuna refuses, with instructions, a schema that another version of it wrote.
         raise StorageError(f"storage {shown}: {error}") from error
-    return Database(get_storage(backend), artifacts, shown, url, backend)
+    return Database(get_storage(backend), shown, retries, url, backend)
 
 
-def check_storage(text: str) -> None:
-    """See that the URL `text` can be opened or created, as far as can be seen without doing so.
-
-    Raises:
-        StorageUrlError: The URL is of no accepted form.
-        StorageError: SQLite's file cannot be there.
-    """
-    url = parse_url(text)
+def _open_backend(url: URL, retries: Retries, *, create: bool) -> SharedStorage:
+    address = url.render_as_string(hide_password=False)
+    options = _engine_options(url)
+    guard = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, **options)
+    if has_schema(guard):
+        backend = SharedStorage(address, options, retries, create=False)
+    elif not create:
+        raise StorageError("it holds no study of cnn-search; `cnn-search run` starts one there")
+    else:
+        with _one_at_a_time(url, guard):
+            backend = SharedStorage(address, options, retries, create=True)
+            # Another process may have been here while this one waited.
+            if not has_schema(guard):
+                create_schema(backend.engine)
     if url.drivername == "sqlite":
-        _check_sqlite_file(url, show_url(url), create=True)
-
-
-def _check_sqlite_file(url: URL, shown: str, create: bool) -> None:
-    path = Path(str(url.database))
-    if path.is_dir():
-        raise StorageError(
-            f"storage {shown}: {path} is a folder; name a file, for example {path / 'cnn-search.db'}"
-        )
-    if not path.parent.is_dir():
-        raise StorageError(f"storage {shown}: folder {path.parent} does not exist; create it first")
-    if not create and not path.exists():
-        raise StorageError(f"storage {shown}: no such file; `cnn-search run` starts a study there")
-    if path.exists():
-        with path.open("rb") as file:
-            beginning = file.read(len(SQLITE_SIGNATURE))
-        if beginning not in (b"", SQLITE_SIGNATURE):
-            raise StorageError(f"storage {shown}: {path} is no SQLite database; name another file")
+        _serialise_sqlite(backend.engine)
+    return backend
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
     if url.drivername == "sqlite":
         return {"connect_args": {"timeout": SQLITE_WAIT_SECONDS}}
-    return {"pool_pre_ping": True}
+    given = {**POSTGRESQL_OPTIONS}
+    for name in url.query:
+        given.pop(name, None)
+    return {"connect_args": given}
 
 
 @contextmanager
@@ -223,15 +204,3 @@ def _serialise_sqlite(engine: sqlalchemy.Engine) -> None:
     sqlalchemy.event.listen(engine, "connect", on_connect)
     sqlalchemy.event.listen(engine, "begin", on_begin)
     engine.dispose()
-
-
-def explain(error: BaseException) -> str:
-    """What happened, on one line, in the words of the driver or system that it happened to.
-
-    SQLAlchemy's messages add the statement and a link, Optuna's `StorageInternalError` guesses at the data.
-    """
-    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        return explain(error.__cause__)
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return explain(error.orig)
-    return " ".join(str(error).split()) or type(error).__name__

@@ -15,3 +15,7 @@ class DamagedFileError(StorageError):
 
 class TrialLimitReached(Exception):
     """The study has all the trials that it may have."""
+
+
+class LeaseLost(Exception):
+    """The trial is another worker's now, or nobody's: what was to be written was not written."""

@@ -13,5 +13,9 @@ class DataError(TrainerError):
     """CIFAR-10 could not be had, or what was found is not CIFAR-10."""
 
 
+class OutOfMemoryError(TrainerError):
+    """The device had no memory left for a training step; others may have it."""
+
+
 class ModelError(TrainerError):
     """A file is not a model of this project."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit
 from trainer.engine import Engine
+from trainer.errors import OutOfMemoryError
 from trainer.model import build_model, compile_model
 from trainer.precision import Precision
 from trainer.recipe import Recipe
@@ -94,7 +95,18 @@ class Trainer:
 
         Returns:
             How it ended, with state and history.
+
+        Raises:
+            OutOfMemoryError: The device had no memory left.
         """
+        try:
+            return self._run(recipe, state, on_epoch, on_steps)
+        except tf.errors.ResourceExhaustedError as error:
+            raise OutOfMemoryError(f"the device is out of memory: {error.message.splitlines()[0]}") from error
+
+    def _run(
+        self, recipe: Recipe, state: TrainingState | None, on_epoch: OnEpoch | None, on_steps: OnSteps | None
+    ) -> TrainingResult:
         engine = self._engine(recipe)
         if state is None:
             state = engine.begin(recipe)

@@ -14,6 +14,7 @@ from search.cli.models import evaluate
 from search.cli.run import INTERRUPTED, run
 from search.cli.studies import best, init, plot, status
 from search.cli.terminal import complain, is_debugging
+from search.cli.worker import worker
 from search.errors import SearchError, SpaceError
 from storage.errors import StorageError, StorageUrlError
 from trainer.errors import TrainerError
@@ -59,7 +60,7 @@ def commands() -> None:
     """
 
 
-for command in (data, init, run, status, best, plot, evaluate):
+for command in (data, init, run, worker, status, best, plot, evaluate):
     commands.add_command(command)
 
 

@@ -1,5 +1,7 @@
 """Options that several commands share, and what they stand for."""
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from search.assignment import Assignment
     from search.study import OpenStudy, Wishes
     from storage.database import Database
 
@@ -81,7 +84,57 @@ wish_options = together(
         type=click.IntRange(0, 2**31 - 1),
         help="Fixes the recipes drawn and their training. [default: the study's; 0 for a new one]",
     ),
+    click.option(
+        "--artifacts",
+        metavar="URL",
+        help="Keep a new study's files in file:///folder or s3://bucket/prefix. [default: the database]",
+    ),
 )
+work_options = together(
+    click.option(
+        "--trials",
+        type=click.IntRange(1),
+        help="The study's total, over all workers.",
+    ),
+    click.option(
+        "--minutes",
+        type=float,
+        callback=lambda _, __, minutes: _check_minutes(minutes),
+        help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of training; auto is bfloat16 where the processor has it. Models are float32.",
+    ),
+    click.option(
+        "--lease",
+        metavar="SECONDS",
+        type=click.FloatRange(1, 86_400),
+        default=60.0,
+        show_default=True,
+        help="A worker that is silent for so long loses its trial to another.",
+    ),
+    click.option(
+        "--checkpoint-seconds",
+        type=click.FloatRange(0, 86_400),
+        default=60.0,
+        show_default=True,
+        help="Store a running trial's state so often, at the end of an epoch.",
+    ),
+    click.option(
+        "--checkpoint-epochs", type=click.IntRange(1), help="And after so many epochs. [default: time alone]"
+    ),
+)
+
+
+def _check_minutes(minutes: float | None) -> float | None:
+    # NaN passes every range.
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise click.BadParameter(f"{minutes} is not a number of minutes above 0.")
+    return minutes
 
 
 def _check_name(name: str) -> str:
@@ -91,13 +144,54 @@ def _check_name(name: str) -> str:
 
 
 def read_wishes(
-    space: str | None, max_epochs: int | None, train_samples: int | None, seed: int | None
+    space: str | None,
+    max_epochs: int | None,
+    train_samples: int | None,
+    seed: int | None,
+    artifacts: str | None,
 ) -> "Wishes":
     """What the study options ask for."""
     from search.space_file import load_space
     from search.study import Wishes
+    from storage.artifacts import check_outside
 
-    return Wishes(None if space is None else load_space(space), max_epochs, train_samples, seed)
+    if artifacts is not None:
+        check_outside(artifacts)
+    return Wishes(None if space is None else load_space(space), max_epochs, train_samples, seed, artifacts)
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of `work_options` that shape a worker's work, and those of `wish_options`."""
+    names = ("precision", "lease", "checkpoint_seconds", "checkpoint_epochs")
+    work = {name: options[name] for name in names}
+    return work, {name: value for name, value in options.items() if name not in names}
+
+
+def make_assignment(
+    storage: str,
+    study: str,
+    data: Path | None,
+    minutes: float | None,
+    threads: int,
+    *,
+    precision: str,
+    lease: float,
+    checkpoint_seconds: float,
+    checkpoint_epochs: int | None,
+) -> "Assignment":
+    """What the options ask a worker to do."""
+    from search.assignment import Assignment, CheckpointPolicy
+
+    return Assignment(
+        storage,
+        study,
+        data,
+        ends_at=None if minutes is None else time.time() + 60 * minutes,
+        threads=threads,
+        precision=precision,
+        lease_seconds=lease,
+        policy=CheckpointPolicy(checkpoint_seconds, checkpoint_epochs),
+    )
 
 
 def open_existing(storage: str, study: str) -> "OpenStudy":
@@ -107,7 +201,13 @@ def open_existing(storage: str, study: str) -> "OpenStudy":
     return open_study(open_database_of(storage, create=False), study)
 
 
-def open_database_of(storage: str, *, create: bool = True) -> "Database":
+def open_database_of(
+    storage: str,
+    *,
+    create: bool = True,
+    patience_seconds: float = 0.0,
+    must_hurry: Callable[[], bool] = lambda: False,
+) -> "Database":
     """The database at that URL, open until the command ends."""
     import optuna
 
@@ -115,6 +215,6 @@ def open_database_of(storage: str, *, create: bool = True) -> "Database":
 
     # Optuna announces each study in its log's format; the commands do it in their own.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    database = open_database(storage, create=create)
+    database = open_database(storage, create=create, patience_seconds=patience_seconds, must_hurry=must_hurry)
     click.get_current_context().call_on_close(database.close)
     return database

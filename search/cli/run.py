@@ -1,8 +1,6 @@
 """`cnn-search run`."""
 
-import math
 import shlex
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,11 +10,14 @@ import click
 from search.cli.options import (
     data_option,
     debug_option,
+    make_assignment,
     open_database_of,
     read_wishes,
+    split_options,
     storage_option,
     study_option,
     wish_options,
+    work_options,
 )
 from search.cli.studies import write_model
 from search.cli.terminal import complain, format_options, is_debugging, make_console, program_name, say, show
@@ -33,24 +34,9 @@ INTERRUPTED: Final = 130
 @study_option
 @data_option
 @wish_options
-@click.option(
-    "--trials", type=click.IntRange(1), help="The study's total, over all runs. [default: no limit]"
-)
-@click.option(
-    "--minutes",
-    type=float,
-    callback=lambda *arguments: _check_minutes(*arguments),
-    help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
-)
+@work_options
 @click.option(
     "--workers", type=click.IntRange(1), help="Processes that train. [default: one for every four cores]"
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Arithmetic of training; auto is bfloat16, faster, where the processor has it. Models are float32.",
 )
 @click.option(
     "--output",
@@ -67,25 +53,24 @@ def run(
     trials: int | None,
     minutes: float | None,
     workers: int | None,
-    precision: str,
     output: Path,
-    **wishes: Any,
+    **options: Any,
 ) -> int:
     """Search: train trials, report them to the study, and keep the best model.
 
     Run again, it continues the study. Without --trials and --minutes it runs until Ctrl-C, which keeps the
     running trials: the next run goes on from their last full epoch.
     """
-    from search.claims import reclaim_trials
-    from search.fleet import Assignment, WorkerFailed, run_fleet
+    from search.fleet import WorkerFailed, run_fleet
     from search.report import settings_lines
     from search.runtime import choose_layout, count_cores
     from search.study import open_or_create_study
     from search.summary import best_trial, summarise_trials
     from search.views import open_view
-    from storage.database import check_storage
+    from storage.url import check_storage
     from trainer.data import load
 
+    work, wishes = split_options(options)
     wished = read_wishes(**wishes)
     check_storage(storage)
     make_writable(output)
@@ -95,8 +80,9 @@ def run(
     say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
-    for number in reclaim_trials(opened):
-        say(f"  trial {number}: its process is gone; it goes on from its last checkpoint")
+    database.limit_trials(opened.study, trials)
+    for taken in opened.leases().reap(expired=False):
+        say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
     layout = choose_layout(count_cores(), workers)
     say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
 
@@ -111,8 +97,7 @@ def run(
             else:
                 view.show(event)
 
-        ends_at = None if minutes is None else time.time() + 60 * minutes
-        assignment = Assignment(storage, study, data, trials, ends_at, layout.threads, precision)
+        assignment = make_assignment(storage, study, data, minutes, layout.threads, **work)
         stop = run_fleet(opened, assignment, layout.workers, tell)
     for failure in failures:
         complain(f"worker {failure.worker}: {failure.reason}")
@@ -149,10 +134,3 @@ def _finish_run(opened: "OpenStudy", output: Path, given: Mapping[str, object]) 
     click.echo("\nNext:")
     for purpose, command, options in steps:
         click.echo(f"  {program_name()} {command}{format_options(options)}    # {purpose}")
-
-
-def _check_minutes(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    # NaN passes every range.
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise click.BadParameter(f"{value} is not a number of minutes above 0.")
-    return value

@@ -118,7 +118,7 @@ def write_model(opened: "OpenStudy", trial: "TrialSummary", path: Path) -> None:
     from storage.trial_files import read_file
 
     frozen = opened.study.get_trials(deepcopy=False)[trial.number]
-    file = read_file(opened.database.artifacts, opened.database.storage, frozen, ".h5")
+    file = read_file(opened.artifacts, opened.database.storage, frozen, ".h5")
     replace_file(path, file.content)
 
 

@@ -56,7 +56,7 @@ def program_name() -> str:
 
 def format_options(given: Mapping[str, object]) -> str:
     """Options to type, a space before each: those unlike their defaults, and never a password."""
-    from storage.database import parse_url, show_url
+    from storage.url import parse_url, show_url
 
     parts = []
     for key, value in given.items():

@@ -1,0 +1,122 @@
+"""What a worker process is to do, and doing it: in a child of `run`, or in the foreground as `worker`."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from search.events import Event, Notice
+from search.study import open_study
+from storage.database import open_database
+from trainer.cifar10 import OFFICIAL, Digests
+
+PATIENCE_SECONDS: Final = 600.0
+"""How long a worker waits for a database that is away before it gives up."""
+
+
+LEASE_SECONDS: Final = 60.0
+"""How long a worker may be silent before others take its trials."""
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """When a running trial's state is stored, always at the end of an epoch: what a kill -9 can cost.
+
+    Attributes:
+        seconds: After so many seconds since the last time.
+        epochs: After so many epochs since the last time; None for no matter how many.
+    """
+
+    seconds: float = 60.0
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker process is to do; travels to it.
+
+    Attributes:
+        storage: The database's URL, password included.
+        study: The study's name.
+        data: Where CIFAR-10 is, as `trainer.data.load` takes it.
+        ends_at: When to hand back, in seconds since the epoch; None for never.
+        threads: Threads that TensorFlow may use.
+        precision: What to train in, one of `trainer.precision.WISHES`.
+        lease_seconds: How long the worker may be silent before others take its trials.
+        policy: When a running trial's state is stored.
+        digests: What the data must hash to; tests bring those of their small data.
+    """
+
+    storage: str = field(repr=False)
+    study: str
+    data: Path | None
+    ends_at: float | None
+    threads: int
+    precision: str = "auto"
+    lease_seconds: float = LEASE_SECONDS
+    policy: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    digests: Digests = OFFICIAL
+
+
+def carry_out(assignment: Assignment, emit: Callable[[Event], None], must_stop: Callable[[], bool]) -> None:
+    """Work until the study has its total, the time is up or `must_stop` says so.
+
+    Args:
+        assignment: What to do.
+        emit: Told what happens.
+        must_stop: Asked about once a second, also while the database is away.
+
+    Raises:
+        StorageError: The database cannot be used, or was away for too long.
+        SearchError: There is no such study, or trial after trial fails.
+        TrainerError: The data cannot be had.
+    """
+    with _logs_as_notices(emit):
+        from search.runtime import start_tensorflow
+
+        start_tensorflow(assignment.threads)
+        from search.worker import Worker
+        from trainer.data import load
+        from trainer.precision import choose_precision
+
+        data = load(assignment.data, digests=assignment.digests)
+        database = open_database(
+            assignment.storage, create=False, patience_seconds=PATIENCE_SECONDS, must_hurry=must_stop
+        )
+        worker = Worker(
+            open_study(database, assignment.study),
+            data,
+            emit,
+            precision=choose_precision(assignment.precision),
+            must_stop=must_stop,
+            time_is_up=lambda: assignment.ends_at is not None and time.time() >= assignment.ends_at,
+            lease_seconds=assignment.lease_seconds,
+            policy=assignment.policy,
+        )
+        worker.run()
+        database.close()
+
+
+class _Notices(logging.Handler):
+    """Log records as events."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._emit = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._emit(Notice(record.getMessage()))
+
+
+@contextmanager
+def _logs_as_notices(emit: Callable[[Event], None]) -> Iterator[None]:
+    """Show what the storage logs, such as outages, in its place among the events."""
+    logger, handler = logging.getLogger("storage"), _Notices(emit)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,100 @@
+"""`cnn-search worker`."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from search.cli.options import (
+    data_option,
+    debug_option,
+    make_assignment,
+    open_database_of,
+    read_wishes,
+    split_options,
+    storage_option,
+    study_option,
+    wish_options,
+    work_options,
+)
+from search.cli.run import INTERRUPTED
+from search.cli.terminal import complain, make_console, say
+
+STOP_SECONDS: Final = 9
+"""Whoever asks a service to stop kills it after ten seconds."""
+
+
+@click.command()
+@storage_option
+@study_option
+@data_option
+@wish_options
+@work_options
+@click.option("--threads", type=click.IntRange(1), help="Threads to train with. [default: one for each core]")
+@debug_option
+def worker(
+    storage: str,
+    study: str,
+    data: Path | None,
+    trials: int | None,
+    minutes: float | None,
+    threads: int | None,
+    **options: Any,
+) -> int:
+    """Join a study as one more worker, on this machine or any other that reaches the database.
+
+    It takes trials until the study has its total, which --trials sets for all workers, and exits. Ctrl-C and
+    SIGTERM hand the running trial back to the others, from its last full epoch, within ten seconds.
+    """
+    stop = _StopRequest()
+    from search.assignment import PATIENCE_SECONDS, carry_out
+    from search.report import settings_lines
+    from search.runtime import count_cores
+    from search.study import open_or_create_study
+    from search.summary import best_trial, summarise_trials
+    from search.views import open_view
+    from trainer.data import load
+
+    work, wishes = split_options(options)
+    wished = read_wishes(**wishes)
+    load(data)
+    database = open_database_of(storage, patience_seconds=PATIENCE_SECONDS, must_hurry=stop)
+    opened, _ = open_or_create_study(database, study, wished)
+    if trials is not None:
+        database.limit_trials(opened.study, trials)
+    total = database.read_limit(opened.study)
+    say(f"joining study {study!r} in {database.shown_url}, of {total or 'any number of'} trials")
+    for line in settings_lines(opened.settings):
+        say(f"  {line}")
+    before = summarise_trials(opened.study)
+    database.close()
+    left = None if total is None else max(0, total - sum(trial.ended is not None for trial in before))
+    assignment = make_assignment(storage, study, data, minutes, threads or count_cores(), **work)
+    with open_view(make_console(stderr=True), left, best_trial(before)) as view:
+        carry_out(assignment, view.show, stop)
+    if stop():
+        complain("stopped; what it ran was handed back")
+        return INTERRUPTED
+    return 0
+
+
+class _StopRequest:
+    """Whether SIGINT, SIGTERM or SIGHUP came; a second one, or no end in time, ends the process at once."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._request)
+
+    def __call__(self) -> bool:
+        return self._requested
+
+    def _request(self, *_: object) -> None:
+        if self._requested:
+            os._exit(INTERRUPTED)
+        self._requested = True
+        # Where Python cannot answer any more, such as in a call that waits for a dead network, the kernel
+        # does: SIGALRM kills. The lease then runs out, and the trial goes on elsewhere.
+        signal.alarm(STOP_SECONDS)

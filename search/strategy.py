@@ -1,0 +1,59 @@
+"""How a study's recipes are chosen, and which trials are stopped early."""
+
+from typing import Final
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search.study import OpenStudy, Settings
+
+FIRST_RUNG_LEAST: Final = 2
+"""The pruner judges no trial before this epoch."""
+FIRST_RUNG_DIVISOR: Final = 25
+"""The pruner judges first after this part of the space's longest trial."""
+
+
+def attach_strategy(opened: OpenStudy) -> Study:
+    """The study with its sampler and pruner."""
+    return optuna.load_study(
+        study_name=opened.study.study_name,
+        storage=opened.database.storage,
+        sampler=TrialSeededSampler(opened.settings),
+        pruner=_build_pruner(opened.settings),
+    )
+
+
+class TrialSeededSampler(TPESampler):
+    """TPE whose draws depend on the study's seed, the trial's number and the results so far alone.
+
+    Optuna's own begins its random numbers anew in each process: with the study's seed, every further run and
+    every worker beside it would draw the same recipes again.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """A sampler for a study of these settings."""
+        super().__init__(seed=settings.seed)
+        self._seed = settings.seed
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Begin the random numbers anew for this trial."""
+        seed = int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
+        super().before_trial(study, trial)
+
+
+def _build_pruner(settings: Settings) -> BasePruner:
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
+
+    At the first rung and at each doubling of its epochs, a trial goes on if it is in the upper half of all
+    that got there, the pruned ones included: it works from the second trial on, and stops half of the trials
+    at each rung however good the first one was. The first rung is a 25th of the longest trial, and not epoch
+    1, where a high dropout rate looks worse than it is.
+    """
+    first_rung = max(FIRST_RUNG_LEAST, settings.capped_space.max_epochs // FIRST_RUNG_DIVISOR)
+    return SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)

@@ -1,0 +1,166 @@
+"""Optuna's storage for many workers: an exact total, leases taken with the trial, retries, few statements."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.orm import Session
+
+from storage.errors import TrialLimitReached
+from storage.outages import Retries
+from storage.schema import LEASES, TRIALS, ServerNow
+from storage.trial_rows import SYSTEM_ATTRS, end_trial, hold_lease, report_with_lease, set_attrs, utc_now
+
+TOTAL_KEY: Final = "cnn_search:total"
+"""Study system attribute: how many trials the study may have; null for no limit."""
+STUDY_ATTRS: Final[Any] = models.StudySystemAttributeModel.__table__
+
+
+class SharedStorage(RDBStorage):
+    """Optuna's storage, with what it lacks where workers come and go.
+
+    - A trial is created only where the study has fewer than its total, counted in the same transaction.
+    - With a `worker`, the transaction that makes a trial run also takes its lease, so that no running trial
+      of ours is without one; and each later transaction first sees that the lease is still there.
+    - Errors that pass are waited out, as long as `retries` has patience.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any], retries: Retries, *, create: bool) -> None:
+        """Open the database at `url`; `create` makes Optuna's tables where they are missing."""
+        self.retries = retries
+        self.worker: str | None = None
+        self.claimed: set[int] = set()
+        super().__init__(url, engine_kwargs, skip_table_creation=not create)
+
+    def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
+        """Called by Optuna in each transaction that writes to a trial; with a worker, its fence.
+
+        Raises:
+            LeaseLost: The trial was taken from this worker.
+        """
+        super().check_trial_is_updatable(trial_id, trial_state)
+        if trial_id in self.claimed:
+            hold_lease(self.scoped_session(), trial_id, self.worker)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's; a worker that makes a waiting trial run takes its lease with it."""
+        if self.worker is not None and state == TrialState.RUNNING:
+            return self.retries.run(self._take, trial_id)
+        return self.retries.run(super().set_trial_state_values, trial_id, state, values)
+
+    def _take(self, trial_id: int) -> bool:
+        taken = (
+            sqlalchemy.update(TRIALS)
+            .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
+            # A trial that goes on began when it first began.
+            .values(
+                state=TrialState.RUNNING,
+                datetime_start=sqlalchemy.func.coalesce(TRIALS.c.datetime_start, utc_now()),
+            )
+            .returning(TRIALS.c.study_id)
+        )
+        with self.engine.begin() as connection:
+            study_id = connection.scalar(taken)
+            if study_id is None:
+                return False
+            self._claim(connection, study_id, trial_id)
+        return True
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> Any:
+        # Optuna calls this in the transaction that holds the study's lock, so that no other process can
+        # create a trial between the count and the insert. A callback that counts afterwards overshoots by
+        # the number of workers (optuna issue #3518).
+        total = sqlalchemy.select(STUDY_ATTRS.c.value_json).where(
+            STUDY_ATTRS.c.study_id == study_id, STUDY_ATTRS.c.key == TOTAL_KEY
+        )
+        count = sqlalchemy.select(sqlalchemy.func.count()).where(TRIALS.c.study_id == study_id)
+        trials, limit = session.execute(
+            sqlalchemy.select(count.scalar_subquery(), total.scalar_subquery())
+        ).one()
+        if limit not in (None, "null") and trials >= int(limit):
+            raise TrialLimitReached
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if self.worker is not None and template_trial is None:
+            self._claim(session, study_id, trial.trial_id)
+        return trial
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """As Optuna's, in one statement for a trial of this worker."""
+        if trial_id not in self.claimed:
+            self.retries.run(super().set_trial_intermediate_value, trial_id, step, intermediate_value)
+            return
+        self.retries.run(self._transact, report_with_lease, trial_id, self.worker, step, intermediate_value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's, in two statements for a trial of this worker; pruners keep their rungs here."""
+        if trial_id not in self.claimed:
+            self.retries.run(super().set_trial_system_attr, trial_id, key, value)
+            return
+
+        def set_attr(connection: sqlalchemy.Connection) -> None:
+            hold_lease(connection, trial_id, self.worker)
+            set_attrs(connection, SYSTEM_ATTRS, trial_id, {key: value})
+
+        self.retries.run(self._transact, set_attr)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """As Optuna's, in one statement."""
+        query = sqlalchemy.select(SYSTEM_ATTRS.c.key, SYSTEM_ATTRS.c.value_json).where(
+            SYSTEM_ATTRS.c.trial_id == trial_id
+        )
+        rows = self.retries.run(self._transact, lambda connection: connection.execute(query).all())
+        return {key: json.loads(value) for key, value in rows}
+
+    def _transact(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        with self.engine.begin() as connection:
+            return work(connection, *arguments)
+
+    def release_strays(self) -> None:
+        """Let trials wait that this worker has without knowing: their commit was never confirmed."""
+        self.retries.run(self._release_strays)
+
+    def _release_strays(self) -> None:
+        strays = sqlalchemy.select(LEASES.c.trial_id).where(
+            LEASES.c.worker == self.worker, LEASES.c.trial_id.not_in(self.claimed)
+        )
+        with self.engine.begin() as connection:
+            for trial_id in connection.scalars(strays).all():
+                connection.execute(sqlalchemy.delete(LEASES).where(LEASES.c.trial_id == trial_id))
+                end_trial(connection, trial_id, TrialState.WAITING)
+
+    def _claim(self, session: Session | sqlalchemy.Connection, study_id: int, trial_id: Any) -> None:
+        session.execute(
+            sqlalchemy.insert(LEASES).values(
+                trial_id=trial_id, study_id=study_id, worker=self.worker, since=ServerNow()
+            )
+        )
+        self.claimed.add(trial_id)
+
+
+def _retried(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    def call(self: SharedStorage, *arguments: Any, **options: Any) -> Any:
+        return self.retries.run(method, self, *arguments, **options)
+
+    call.__doc__ = method.__doc__
+    return call
+
+
+# Each is one transaction that can be run again: Optuna's are upserts, or find out what is there already. A
+# new trial whose commit was not confirmed is a stray, which its worker hands back before it asks again.
+for _name in (
+    *("_create_new_trial", "_set_trial_param", "set_trial_user_attr"),
+    *("set_study_user_attr", "set_study_system_attr", "_get_trials", "get_trial", "get_trial_user_attrs"),
+    *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions", "get_all_studies"),
+    *("get_study_user_attrs", "get_study_system_attrs", "get_trial_id_from_study_id_trial_number"),
+):
+    setattr(SharedStorage, _name, _retried(_name))
