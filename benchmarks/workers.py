@@ -1,6 +1,6 @@
 """How many worker processes, of how many threads each, train the most steps a second on this machine.
 
-    .venv/bin/python benchmarks/workers.py [--rounds 3] [--steps 200] [--layouts 1x2,2x1,2x2]
+    .venv/bin/python benchmarks/workers.py [--rounds 3] [--steps 200] [--layouts 1x2,2x1] [--precision float32]
 
 A layout KxT is K processes of T threads. Each round starts every layout in turn; its processes wait for one
 another, so that none measures an empty machine, and the sum of their steps a second is the layout's figure.
@@ -28,10 +28,11 @@ def main() -> None:
     parser.add_argument(
         "--layouts", default=",".join(layouts), help="KxT, ...: processes and threads of each"
     )
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--part", type=int, metavar="THREADS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part is not None:
-        run_part(options.part, options.steps)
+        run_part(options.part, options.steps, options.precision)
         return
     print(describe_machine(("tensorflow", "keras")))
     names = options.layouts.split(",")
@@ -39,7 +40,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name in names:
             processes, threads = map(int, name.split("x"))
-            rates[name].append(measure(processes, threads, options.steps))
+            rates[name].append(measure(processes, threads, options.steps, options.precision))
     print(f"\n{'processes x threads':22}{'steps a second':>16}{'min':>8}{'max':>8}{'ratio':>8}")
     for name, values in rates.items():
         ratio = statistics.median(a / b for a, b in zip(values, rates[names[0]], strict=True))
@@ -47,9 +48,10 @@ def main() -> None:
         print(f"{name:22}{middle:16.1f}{min(values):8.1f}{max(values):8.1f}{ratio:7.2f}x")
 
 
-def measure(processes: int, threads: int, steps: int) -> float:
+def measure(processes: int, threads: int, steps: int, precision: str) -> float:
     """Steps a second, all processes together."""
     command = [sys.executable, __file__, "--part", str(threads), "--steps", str(steps)]
+    command += ["--precision", precision]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
@@ -64,7 +66,7 @@ def measure(processes: int, threads: int, steps: int) -> float:
     return sum(json.loads(process.communicate()[0].splitlines()[-1]) for process in started)
 
 
-def run_part(threads: int, steps: int) -> None:
+def run_part(threads: int, steps: int, precision: str) -> None:
     """One process: warm up, say so, wait for the word, train, and print the steps a second."""
     from search.runtime import start_tensorflow
 
@@ -77,7 +79,7 @@ def run_part(threads: int, steps: int) -> None:
 
     data = load()
     train, validation = DeviceSplit.of(data.train), DeviceSplit.of(data.validation)
-    engine = Engine(ARTICLE.optimizer, ARTICLE.batch_size, train, validation, choose_precision())
+    engine = Engine(ARTICLE.optimizer, ARTICLE.batch_size, train, validation, choose_precision(precision))
     engine.load(engine.begin(ARTICLE))
     engine.run_steps(1, 0, 20)[0].numpy()
     print("ready", flush=True)

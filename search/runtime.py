@@ -6,15 +6,38 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-CORES_PER_WORKER: Final = 4
-"""Cores that one worker's steps still keep busy; an estimate."""
+MOST_WORKERS: Final = 8
+"""More trials at once than these, and the sampler learns too late; an estimate. Further cores are threads."""
+WORKER_BYTES: Final = 1_500_000_000
+"""Memory to have for each worker: its peak of 1.0 GB (docs/speed.md) and room for the system's caches."""
 
 
 def count_cores() -> int:
     """Cores that this process may use, which a container or `taskset` can make fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that new processes may take, within what a container allows; None where the system does not tell.
+
+    Args:
+        root: Where Linux's proc and sys are.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    group = root / "sys/fs/cgroup"
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, max(int(limit) - used, 0))
 
 
 @dataclass(frozen=True)
@@ -25,17 +48,20 @@ class Layout:
     threads: int
 
 
-def choose_layout(cores: int, workers: int | None = None) -> Layout:
+def choose_layout(cores: int, workers: int | None = None, memory_bytes: int | None = None) -> Layout:
     """Share `cores` among `workers`, or among as many as serve best.
 
-    Fewer trials at once let the sampler learn sooner, but steps of 64 small images give few threads enough to
-    do: a machine of many cores gets a worker for every four. `benchmarks/workers.py` compares layouts.
+    Steps of 64 small images give a second thread too little to do: on two cores two workers of one thread
+    train 1.2 to 1.3 times as many steps as one worker of two (`benchmarks/workers.py`, docs/speed.md). So
+    there is a worker for each core, as far as memory and `MOST_WORKERS` go.
 
     Args:
         cores: At least 1.
         workers: How many, at least 1; None to choose.
+        memory_bytes: What is free; None for unknown.
     """
-    chosen = max(1, cores // CORES_PER_WORKER) if workers is None else workers
+    room = MOST_WORKERS if memory_bytes is None else memory_bytes // WORKER_BYTES
+    chosen = max(1, min(cores, MOST_WORKERS, room)) if workers is None else workers
     return Layout(chosen, max(1, cores // chosen))
 
 

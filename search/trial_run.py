@@ -47,7 +47,7 @@ class TrialRun:
         opened: OpenStudy,
         trial: Trial,
         identity: Identity,
-        policy: CheckpointPolicy = CheckpointPolicy(),  # a frozen value
+        policy: CheckpointPolicy,
     ) -> None:
         """The run of `trial`, which the worker `identity` has just asked for."""
         self.taken_at = time.monotonic()

@@ -46,7 +46,7 @@ class Worker:
         time_is_up: Callable[[], bool] = lambda: False,
         identity: Identity | None = None,
         lease_seconds: float = LEASE_SECONDS,
-        policy: CheckpointPolicy = CheckpointPolicy(),  # noqa: B008  # a frozen value
+        policy: CheckpointPolicy | None = None,
     ) -> None:
         """A worker for `opened`.
 
@@ -60,7 +60,7 @@ class Worker:
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
             identity: Who this is to other workers; None for this process, on the CPU.
             lease_seconds: How long it may be silent before others take its trials.
-            policy: When a running trial's state is stored.
+            policy: When a running trial's state is stored; None for the default.
         """
         self._opened = opened
         self._study = attach_strategy(opened)
@@ -69,7 +69,7 @@ class Worker:
         self._trainer = Trainer(data.train.first(opened.settings.train_samples), data.validation, precision)
         self._evaluator = Evaluator(self._trainer.validation)
         self._identity = own_identity() if identity is None else identity
-        self._leases, self._policy = opened.leases(), policy
+        self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()
         self._keeper = LeaseKeeper(self._leases, lease_seconds, self._identity)
         opened.database.work_as(self._identity)
 

@@ -1,5 +1,6 @@
 """The URL of a study's database: which forms are accepted, and how it may be shown."""
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +48,9 @@ def parse_url(text: str) -> URL:
 
 def show_url(url: URL) -> str:
     """The URL as it may be shown: without password."""
-    return url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
+    shown = url.difference_update_query(["password", "sslpassword"])
+    # As users write it; which driver is behind it is not theirs to care about.
+    return shown.set(drivername=shown.get_backend_name()).render_as_string(hide_password=True)
 
 
 def check_storage(text: str) -> None:
@@ -86,4 +89,5 @@ def check_sqlite_file(url: URL, *, create: bool) -> None:
 
 def _mask(text: str) -> str:
     """What is no URL, without all that can be a password in it."""
-    return f"***{text[text.rindex('@') :]}" if "@" in text else text
+    text = f"***{text[text.rindex('@') :]}" if "@" in text else text
+    return re.sub(r"(password=)[^&]*", r"\1***", text)

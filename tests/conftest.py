@@ -1,5 +1,6 @@
 """What tests of several modules share: a database, TensorFlow once, the command in this process."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import sqlalchemy
+from postgres import PostgresServer
+from sqlalchemy.engine import make_url
 
 from storage.database import Database, open_database
 
@@ -35,6 +40,53 @@ def url(tmp_path: Path) -> str:
 def database(url: str) -> Iterator[Database]:
     """An empty database."""
     opened = open_database(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Gives the URL of a new, empty PostgreSQL database at each call.
+
+    The server is one of the tests' own, unless CNN_SEARCH_TEST_DATABASE is the URL of another one, as a user
+    who may create databases.
+    """
+    given = os.environ.get("CNN_SEARCH_TEST_DATABASE")
+    if given is None:
+        with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+            yield server.create_database
+        return
+    url = make_url(given).set(drivername="postgresql+psycopg2")
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    created: list[str] = []
+
+    def create() -> str:
+        created.append(f"cnn_search_test_{uuid4().hex}")
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {created[-1]}"))
+        new = url.set(database=created[-1], drivername="postgresql")
+        return new.render_as_string(hide_password=False)
+
+    yield create
+    for name in created:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that holds nothing yet, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    create: Callable[[], str] = request.getfixturevalue("postgres")
+    return create()
+
+
+@pytest.fixture
+def any_database(any_url: str) -> Iterator[Database]:
+    """An open database without studies, of each kind."""
+    opened = open_database(any_url)
     yield opened
     opened.close()
 

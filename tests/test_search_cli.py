@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import optuna
 import pytest
 import sample
 from conftest import Finished
+from optuna.trial import TrialState
 
 from search.cli import commands
 from search.study import Wishes, open_or_create_study
@@ -42,7 +42,7 @@ def test_help_names_every_command(cli: Cli) -> None:
     helped = cli("--help")
 
     assert helped.code == 0
-    for name in ("data", "init", "run", "status", "best", "plot", "evaluate"):
+    for name in ("data", "init", "run", "worker", "status", "best", "plot", "evaluate"):
         assert re.search(rf"^  {name} +[A-Z].+", helped.out, re.MULTILINE)
     bare = cli()
     assert (bare.code, bare.out) == (2, "")
@@ -69,10 +69,15 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
     [
         (
             "run",
-            "storage study data space trials minutes max-epochs train-samples seed workers precision output"
-            " debug",
+            "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
+            " checkpoint-seconds checkpoint-epochs workers output debug",
         ),
-        ("init", "storage study space max-epochs train-samples seed debug"),
+        (
+            "worker",
+            "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
+            " checkpoint-seconds checkpoint-epochs threads debug",
+        ),
+        ("init", "storage study space max-epochs train-samples seed artifacts debug"),
         ("status", "storage study json debug"),
         ("best", "storage study output json debug"),
         ("plot", "storage study output debug"),
@@ -493,13 +498,14 @@ def test_a_second_run_at_the_total_trains_nothing(ran: Ran, cifar10: Path) -> No
 
 def make_searched(url: str, model: bytes) -> None:
     """A study as if it had been searched: trial 0 waits, trial 1 is complete with `model` as its file."""
-    from storage.trial_files import NamedFile, attach_file
+    from storage.claimed_trial import NamedFile
+    from storage.process import own_identity
 
     database = open_database(url)
     opened, _ = open_or_create_study(database, "cifar10", Wishes())
-    opened.study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.RUNNING))
-    (trial,) = [one for one in opened.study.trials if one.number == 1]
-    file = NamedFile("trial-1.h5", "application/x-hdf5", model)
-    attach_file(database.artifacts, database.storage, trial._trial_id, file)
-    opened.study.tell(1, 0.75)
+    database.work_as(own_identity())
+    _, trial = opened.study.ask(), opened.study.ask()
+    file = NamedFile("model", "trial-1.h5", "application/x-hdf5", model)
+    database.claimed(opened.artifacts, trial._trial_id).finish(TrialState.COMPLETE, 0.75, [file])
+    opened.leases().reap()
     database.close()

@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -20,8 +21,9 @@ import pytest
 import sample
 from optuna.trial import TrialState
 
+from search.assignment import Assignment
 from search.events import EpochEnded, TrialEnded, TrialStarted
-from search.fleet import Assignment, Stop, WorkerFailed, run_fleet
+from search.fleet import Stop, WorkerFailed, run_fleet
 from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
 
@@ -29,15 +31,17 @@ WAIT_SECONDS = 60.0
 """Bound on what is polled; it takes a second or two."""
 
 
-def assignment(url: str, total: int | None = None, **changes: Any) -> Assignment:
+def assignment(url: str, **changes: Any) -> Assignment:
     """What workers on the sample are to do."""
     values: dict[str, Any] = {"ends_at": None, "threads": 1, "digests": sample.DIGESTS, **changes}
-    return Assignment(url, "sample", sample.PATH, total, **values)
+    return Assignment(url, "sample", sample.PATH, **values)
 
 
-def open_sample_study(database: Database, max_epochs: int) -> OpenStudy:
-    """A study on the sample, whose trials take as many epochs."""
-    return open_or_create_study(database, "sample", Wishes(None, max_epochs, 320))[0]
+def open_sample_study(database: Database, max_epochs: int, total: int) -> OpenStudy:
+    """A study of `total` trials on the sample, which take as many epochs."""
+    opened, _ = open_or_create_study(database, "sample", Wishes(None, max_epochs, 320))
+    database.limit_trials(opened.study, total)
+    return opened
 
 
 def states(study: optuna.Study) -> Counter[str]:
@@ -73,11 +77,11 @@ linux_only = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="fi
 
 def test_two_workers_train_exactly_the_total(database: Database, url: str) -> None:
     """They share the trials, their draws differ, and the parent's signal handlers are as before."""
-    opened = open_sample_study(database, max_epochs=1)
+    opened = open_sample_study(database, max_epochs=1, total=5)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     events: list[Any] = []
 
-    stop = run_fleet(opened, assignment(url, 5), 2, events.append)
+    stop = run_fleet(opened, assignment(url), 2, events.append)
 
     assert stop.requests == 0
     assert states(opened.study) == {"COMPLETE": 5}
@@ -92,7 +96,7 @@ def test_two_workers_train_exactly_the_total(database: Database, url: str) -> No
 @linux_only
 def test_the_trial_of_a_killed_worker_is_handed_back(database: Database, url: str) -> None:
     """The parent says which worker died of what; the other one takes the trial up and ends it."""
-    opened = open_sample_study(database, max_epochs=40)
+    opened = open_sample_study(database, max_epochs=40, total=1)
     events: list[Any] = []
 
     def show(event: Any) -> None:
@@ -102,11 +106,13 @@ def test_the_trial_of_a_killed_worker_is_handed_back(database: Database, url: st
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
 
-    run_fleet(opened, assignment(url, 1), 1, show)
+    run_fleet(opened, assignment(url), 1, show)
 
     (failure,) = [event for event in events if isinstance(event, WorkerFailed)]
     assert (failure.worker, failure.reason) == (0, "killed by SIGKILL")
-    assert events[-1] == TrialEnded(0, "waiting", None, "its worker died; handed back", None)
+    last = events[-1]
+    assert (last.number, last.state, last.value) == (0, "waiting", None)
+    assert last.note.startswith(f"its worker ended (host {socket.gethostname()}, pid ")
     (trial,) = opened.study.trials
     assert trial.state == TrialState.WAITING
     assert 1 in trial.intermediate_values
@@ -114,10 +120,10 @@ def test_the_trial_of_a_killed_worker_is_handed_back(database: Database, url: st
 
 def test_a_worker_that_cannot_begin_says_why(database: Database, url: str, tmp_path: Path) -> None:
     """Here for want of its data; the study stays as it was."""
-    opened = open_sample_study(database, max_epochs=1)
+    opened = open_sample_study(database, max_epochs=1, total=1)
     events: list[Any] = []
 
-    run_fleet(opened, assignment(url, 1, digests=sample.digests_of(sample.small())), 1, events.append)
+    run_fleet(opened, assignment(url, digests=sample.digests_of(sample.small())), 1, events.append)
 
     (failure,) = events
     assert failure.reason.startswith("DataError: ")
@@ -128,14 +134,14 @@ def test_a_worker_that_cannot_begin_says_why(database: Database, url: str, tmp_p
 
 def test_workers_end_where_their_view_fails(database: Database, url: str) -> None:
     """An exception in the parent reaches its caller when the workers have handed back and ended."""
-    opened = open_sample_study(database, max_epochs=1000)
+    opened = open_sample_study(database, max_epochs=1000, total=1)
 
     def show(event: Any) -> None:
         if isinstance(event, EpochEnded):
             raise ZeroDivisionError("drawing a bar")
 
     with pytest.raises(ZeroDivisionError):
-        run_fleet(opened, assignment(url, 1), 1, show)
+        run_fleet(opened, assignment(url), 1, show)
 
     assert [child for child in multiprocessing.active_children() if child.name == "worker-0"] == []
     assert states(opened.study) == {"WAITING": 1}
@@ -268,7 +274,7 @@ def test_the_trials_of_a_search_that_is_no_more_are_taken_back(search: Callable[
     code, _, err = search().finish()
 
     assert code == 0
-    assert "trial 0: its process is gone" in err
+    assert f"  trial 0: its worker ended (host {socket.gethostname()}, pid {workers[0]}); it waits" in err
     with study_at(first.url) as study:
         assert states(study) == {"COMPLETE": 1}
 

@@ -1,4 +1,4 @@
-"""A study: what it remembers, which wishes it refuses, how it begins, draws and prunes."""
+"""A study: what it remembers, which wishes it refuses, how it begins."""
 
 import json
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 
 from search.errors import SpaceError, StudyError
 from search.space import NAMED, Choices, NumberRange, Space
+from search.strategy import attach_strategy
 from search.study import (
     METRIC,
     SETTINGS_KEY,
     OpenStudy,
     Settings,
     Wishes,
-    attach_strategy,
     open_or_create_study,
     open_study,
 )
@@ -261,87 +261,3 @@ def test_the_settings_of_a_half_made_study_hold(database: Database, monkeypatch:
     (waiting,) = study.trials
     assert Recipe.from_dict(waiting.user_attrs[RECIPE_KEY]).epochs == 2
     assert len(opened.study.trials) == 1
-
-
-def draw(opened: OpenStudy, count: int = 3) -> list[float]:
-    """The learning rates of the next trials that a process draws."""
-    study = attach_strategy(opened)
-    rates = []
-    for _ in range(count):
-        trial = study.ask()
-        rates.append(trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True))
-        study.tell(trial, 0.5)
-    return rates
-
-
-def test_each_trial_has_draws_of_its_own(url: str) -> None:
-    """A second run, or a worker beside the first, does not repeat its recipes."""
-    database = open_database(url)
-    opened, _ = open_or_create_study(database, "s", Wishes(seed=3))
-    first_run = draw(opened)[1:]
-    together = [attach_strategy(opened) for _ in range(2)]
-    second_run = [study.ask().suggest_float("learning_rate", 1e-4, 1e-1, log=True) for study in together]
-
-    assert len({*first_run, *second_run}) == 2 + 2
-    database.close()
-
-
-def test_an_interruption_does_not_change_what_is_drawn(database: Database) -> None:
-    """Three trials in one process draw what three processes of one trial each do."""
-    whole, parts = (open_or_create_study(database, name, Wishes(seed=3))[0] for name in "ab")
-
-    assert draw(whole, 3) == [rate for _ in range(3) for rate in draw(parts, 1)]
-
-
-def test_the_same_seed_draws_the_same_recipes(database: Database) -> None:
-    """In a study of the same age; another seed draws others."""
-    draws = {}
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        opened, _ = open_or_create_study(database, name, Wishes(seed=seed))
-        draws[name] = draw(opened)
-
-    assert draws["a"] == draws["b"]
-    assert set(draws["a"][1:]).isdisjoint(draws["c"][1:])
-
-
-def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list[bool]]:
-    """A trial that reported these, epoch by epoch, and the pruner's verdict after each."""
-    trial = study.ask()
-    verdicts = []
-    for epoch, value in enumerate(values, start=1):
-        trial.report(value, epoch)
-        verdicts.append(trial.should_prune())
-    return trial, verdicts
-
-
-def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database) -> None:
-    """Trial 0 alone is the yardstick of trial 1; trial 0 itself has none."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0])
-    assert report(study, [0.3, 0.5, 0.6])[1] == [False, False, False]
-
-    assert report(study, [0.1, 0.49])[1] == [False, True]
-    assert report(study, [0.1, 0.51, 0.2])[1] == [False, False, False]
-
-
-def test_a_trial_goes_on_in_the_upper_half_of_all_that_got_there(database: Database) -> None:
-    """Pruned and running trials count, so that one good trial does not stop all others; each rung judges."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0])
-    report(study, [0.3, 0.9])
-    for value in (0.1, 0.2):
-        trial, verdicts = report(study, [0.3, value])
-        assert verdicts == [False, True]
-        study.tell(trial, state=TrialState.PRUNED)
-
-    assert report(study, [0.3, 0.6, 0.6, 0.6])[1] == [False, False, False, False]
-    assert report(study, [0.3, 0.15])[1] == [False, True]
-    assert report(study, [0.3, 0.7, 0.7, 0.5])[1] == [False, False, False, True]
-
-
-@pytest.mark.parametrize(("max_epochs", "rung"), [(3, 2), (50, 2), (100, 4), (None, 8)])
-def test_the_first_rung_grows_with_the_longest_trial(
-    database: Database, max_epochs: int | None, rung: int
-) -> None:
-    """Long trials are not judged by a beginning that says little about their end."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=max_epochs))[0])
-    report(study, [0.5] * rung)
-    assert report(study, [0.4] * rung)[1] == [False] * (rung - 1) + [True]

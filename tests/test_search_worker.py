@@ -1,32 +1,29 @@
-"""A worker: what a trial leaves behind however it ends, and how one goes on where another stopped.
+"""A worker among others: which trials it takes, what ends it, and what it leaves to the rest."""
 
-All with the real trainer, on the sample of 320 training and 80 validation images.
-"""
-
-import csv
-import io
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import sample
 import sqlalchemy
-from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
+from search.errors import SearchError
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
 from search.space import Choices, NumberRange, Space, params_of
-from search.study import OpenStudy, Wishes, open_or_create_study
-from search.summary import FAILURE_KEY, RECIPE_KEY, TrialSummary, best_trial, summarise_trials
-from storage.artifacts import FILES
+from search.study import MAX_RETRIES, OpenStudy, Wishes, open_or_create_study, open_study
+from search.summary import RECIPE_KEY, TRACEBACK_KEY, WORKER_KEY, summarise_trials
+from storage.claimed_trial import ClaimedTrial
 from storage.database import Database, open_database
 from storage.errors import DamagedFileError, StorageError
-from storage.trial_files import CHECKPOINT_KEY, read_checkpoint, read_file, save_checkpoint
+from storage.leases import FAILURE_KEY, RETRIES_KEY
+from storage.process import Identity, own_identity
+from storage.schema import FILES, LEASES, WORKERS
+from trainer.errors import OutOfMemoryError
 from trainer.recipe import Recipe
 from trainer.state import TrainingState
 
@@ -62,12 +59,18 @@ def open_sample_study(database: Database) -> OpenStudy:
     return open_or_create_study(database, "sample", WISHES)[0]
 
 
-def work(opened: OpenStudy, total: int | None, log: Log | None = None, **options: Any) -> Log:
-    """Let a worker bring the study to `total` trials."""
+def make_worker(opened: OpenStudy, emit: Callable[[Event], None], **options: Any) -> Any:
+    """A worker whose leases run out after an hour: it renews none by itself while a test runs."""
     from search.worker import Worker
 
+    return Worker(opened, sample.load(), emit, **{"lease_seconds": 3600.0, **options})
+
+
+def work(opened: OpenStudy, total: int | None, log: Log | None = None, **options: Any) -> Log:
+    """Let a worker bring the study to `total` trials."""
     log = Log() if log is None else log
-    Worker(opened, sample.load(), log, **options).run(total)
+    opened.database.limit_trials(opened.study, total)
+    make_worker(opened, log, **options).run()
     return log
 
 
@@ -77,255 +80,110 @@ def enqueue(opened: OpenStudy, recipe: Recipe) -> None:
     opened.study.enqueue_trial(params, user_attrs={RECIPE_KEY: recipe.to_dict()})
 
 
-def hand_back_ruined(opened: OpenStudy, trainer: Any, trial: optuna.Trial) -> None:
-    """Make a running trial wait at the end of its first epoch, with weights that are no numbers."""
-    recipe = Recipe.from_dict(trial.user_attrs[RECIPE_KEY])
-    state = trainer.train(replace(recipe, epochs=1)).state
-    # Which learning rates diverge changes with the machine; NaN is NaN everywhere.
-    weights = tuple(np.full_like(array, np.nan) for array in state.weights)
-    ruined = replace(state, recipe=recipe, weights=weights)
-    database = opened.database
-    save_checkpoint(database.artifacts, database.storage, trial._trial_id, ruined.to_bytes())
-    database.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-
 def stored_ids(database: Database) -> list[str]:
     """The ids of all stored files."""
     with database._backend.engine.connect() as connection:
         return sorted(connection.scalars(sqlalchemy.select(FILES.c.artifact_id)))
 
 
-def filenames(opened: OpenStudy, trial: FrozenTrial) -> list[str]:
-    """The names of a trial's attached files."""
-    return sorted(meta.filename for meta in get_all_artifact_meta(trial, storage=opened.database.storage))
+def stored_state(database: Database, trial: FrozenTrial) -> TrainingState | None:
+    """What a trial goes on from."""
+    query = sqlalchemy.select(FILES.c.content).where(
+        FILES.c.trial_id == trial._trial_id, FILES.c.kind == "checkpoint"
+    )
+    with database._backend.engine.connect() as connection:
+        content = connection.scalar(query)
+    return None if content is None else TrainingState.from_bytes(content)
 
 
-def content_of(opened: OpenStudy, trial: FrozenTrial, suffix: str) -> bytes:
-    """One of a trial's attached files."""
-    return read_file(opened.database.artifacts, opened.database.storage, trial, suffix).content
-
-
-def history_of(opened: OpenStudy, trial: FrozenTrial) -> list[dict[str, str]]:
-    """The rows of a trial's history."""
-    return list(csv.DictReader(io.StringIO(content_of(opened, trial, ".csv").decode())))
+def count_leases(database: Database) -> tuple[int, int]:
+    """How many leases there are, and how many workers are known."""
+    with database._backend.engine.connect() as connection:
+        leases, workers = (
+            connection.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(table))
+            for table in (LEASES, WORKERS)
+        )
+    return int(leases or 0), int(workers or 0)
 
 
 @dataclass(frozen=True)
-class Search:
-    """A search that has ended: a complete trial of each kind, a pruned one, a diverged one."""
+class Elsewhere:
+    """Another worker of the same study, with connections of its own, which trains nothing by itself."""
 
     opened: OpenStudy
-    trials: list[FrozenTrial]
-    summaries: list[TrialSummary]
-    log: Log
+    identity: Identity
+
+    def ask(self) -> ClaimedTrial:
+        """Take the next trial."""
+        trial = self.opened.study.ask()
+        return self.opened.database.claimed(self.opened.artifacts, trial._trial_id)
+
+    def take(self, number: int) -> FrozenTrial:
+        """Take a running trial from its worker as if that had been silent for too long; what it is then."""
+        with self.opened.database._backend.engine.begin() as connection:
+            others = WORKERS.c.worker != self.identity.worker
+            connection.execute(sqlalchemy.update(WORKERS).where(others).values(expires=0.0))
+        (taken,) = self.opened.leases().reap()
+        assert (taken.number, taken.failed) == (number, False)
+        self.ask()
+        return self.trial(number)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """A trial as it is now."""
+        return self.opened.study.trials[number]
 
 
-@pytest.fixture(scope="module")
-def search(tmp_path_factory: pytest.TempPathFactory, tensorflow: None) -> Iterator[Search]:
-    """Trial 0 the article's, 1 drawn, 2 another program's and perfect, 3 pruned by it, 4 diverged."""
-    database = open_database(f"sqlite:///{tmp_path_factory.mktemp('search') / 'study.db'}")
-    opened = open_sample_study(database)
-    log = Log()
-    from search.worker import Worker
-
-    worker = Worker(opened, sample.load(), log)
-    pruner, worker._study.pruner = worker._study.pruner, optuna.pruners.NopPruner()
-    worker.run(2)
-    worker._study.pruner = pruner
-    database.limit_trials(opened.study, None)
-    # Where successive halving keeps what a trial had at its first rung.
-    perfect = {"completed_rung_0": 1.0}
-    opened.study.add_trial(optuna.create_trial(value=0.0, system_attrs=perfect))
-    enqueue(opened, Recipe(learning_rate=1e-8, epochs=EPOCHS))
-    worker.run(4)
-    database.limit_trials(opened.study, None)
-    enqueue(opened, Recipe(epochs=EPOCHS, seed=4))
-    trial = opened.study.ask()
-    trial.report(0.1, 1)
-    hand_back_ruined(opened, worker._trainer, trial)
-    worker.run(5)
-    yield Search(opened, opened.study.trials, summarise_trials(opened.study), log)
-    database.close()
+@pytest.fixture
+def elsewhere(database: Database, url: str) -> Iterator[Elsewhere]:
+    """Another worker of the sample's study."""
+    open_sample_study(database)
+    other = open_database(url)
+    opened, identity = open_study(other, "sample"), own_identity()
+    other.work_as(identity)
+    opened.leases().renew(identity, 3600.0)
+    yield Elsewhere(opened, identity)
+    other.close()
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_trials_value_is_that_of_its_stored_model(search: Search, tmp_path: Path, number: int) -> None:
-    """Whoever takes the .h5 and scores it gets the trial's value, with Keras's own evaluation too."""
-    from trainer.device import DeviceSplit
-    from trainer.evaluation import Evaluator, scale
-    from trainer.model_file import load_model
+@pytest.fixture
+def train_nothing(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Make every training stop before its first epoch; gives the recipes of those that began."""
+    from trainer.training import TrainingResult
 
-    trial = search.trials[number]
-    assert trial.state == TrialState.COMPLETE
-    path = tmp_path / "best.h5"
-    path.write_bytes(content_of(search.opened, trial, ".h5"))
-    validation = sample.load().validation
+    begun: list[Recipe] = []
 
-    model = load_model(path)
+    def train(_: Any, recipe: Recipe, **__: Any) -> TrainingResult:
+        begun.append(recipe)
+        return TrainingResult("stopped", TrainingState(recipe, (), ()))
 
-    assert Evaluator(DeviceSplit.of(validation)).score(model).accuracy == trial.value
-    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    images = scale(validation.images, "float32")
-    assert model.evaluate(images, validation.labels, verbose=0)[1] == pytest.approx(trial.value)
-    assert trial.value == pytest.approx(trial.intermediate_values[EPOCHS])
+    monkeypatch.setattr("search.worker.Trainer.train", train)
+    return begun
 
 
-def test_trial_0_trains_the_articles_recipe(search: Search) -> None:
-    """With the study's cap, and recorded as such; the next trial has a recipe of its own."""
-    assert search.summaries[0].recipe == Recipe(epochs=EPOCHS)
-    drawn = search.summaries[1].recipe
-    assert drawn is not None
-    assert replace(drawn, dropout_block1=0.3) == Recipe(epochs=EPOCHS, seed=1)
-    assert search.trials[1].params == {"dropout_block1": drawn.dropout_block1}
-    assert search.trials[0].params == {"dropout_block1": 0.3}
+@pytest.fixture
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make workers go on at once after a failure."""
+    monkeypatch.setattr("search.worker.REST_SECONDS", 0.0)
 
 
-def test_a_complete_trial_has_model_and_history(search: Search) -> None:
-    """The names say trial and value; the history has a row an epoch, which match the reports."""
-    trial = search.trials[0]
+def fail_with(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> None:
+    """Make the next trainings fail with these errors, None for one that stops; the last one for all after."""
+    from trainer.training import TrainingResult
 
-    assert filenames(search.opened, trial) == [f"trial-0-{trial.value:.4f}.h5", "trial-0-history.csv"]
-    rows = history_of(search.opened, trial)
-    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
-    reports = {int(row["epoch"]): float(row["validation_accuracy"]) for row in rows}
-    assert reports == trial.intermediate_values
-    assert {row["learning_rate"] for row in rows} == {"0.01"}
+    left = list(errors)
 
+    def train(_: Any, recipe: Recipe, **__: Any) -> TrainingResult:
+        error = left.pop(0) if len(left) > 1 else left[0]
+        if error is not None:
+            raise error
+        return TrainingResult("stopped", TrainingState(recipe, (), ()))
 
-def test_a_pruned_trial_leaves_its_history_alone(search: Search) -> None:
-    """No model, no value; it was stopped after the first epoch that has a verdict."""
-    trial, summary = search.trials[3], search.summaries[3]
-
-    assert trial.state == TrialState.PRUNED
-    assert (summary.state, summary.value, summary.note) == ("pruned", None, "pruned after epoch 2")
-    assert filenames(search.opened, trial) == ["trial-3-history.csv"]
-    assert len(history_of(search.opened, trial)) == 2
+    monkeypatch.setattr("search.worker.Trainer.train", train)
 
 
-def test_a_diverged_trial_leaves_no_model_and_says_when(search: Search) -> None:
-    """It is no failure; whatever epochs ended well are its history."""
-    trial, summary = search.trials[4], search.summaries[4]
-
-    assert trial.state == TrialState.PRUNED
-    assert (summary.state, summary.value) == ("diverged", None)
-    assert trial.user_attrs["diverged_epoch"] == 2
-    assert summary.note == "left the numbers in epoch 2"
-    assert trial.intermediate_values == {1: 0.1}
-    assert filenames(search.opened, trial) == ["trial-4-history.csv"]
-    assert [row["epoch"] for row in history_of(search.opened, trial)] == ["1"]
-
-
-def test_the_study_holds_the_files_it_names_and_no_others(search: Search) -> None:
-    """Above all no checkpoint."""
-    named = [
-        meta.artifact_id
-        for trial in search.trials
-        for meta in get_all_artifact_meta(trial, storage=search.opened.database.storage)
-    ]
-    assert stored_ids(search.opened.database) == sorted(named)
-
-
-def test_the_worker_tells_what_happens_in_order(search: Search) -> None:
-    """Started, then for each epoch its steps and its end, then ended with the study's best so far."""
-    mine = [event for event in search.log.events if _number(event) == 0]
-
-    kinds = [type(event) for event in mine]
-    assert kinds == [TrialStarted, *[StepsDone, EpochEnded] * EPOCHS, TrialEnded]
-    assert mine[0] == TrialStarted(0, Recipe(epochs=EPOCHS), 1)
-    assert mine[1] == StepsDone(0, 1, 5, 5)
-    value = search.trials[0].value
-    assert mine[-1] == TrialEnded(0, "complete", value, "", value)
-    best = best_trial(search.summaries)
-    assert best is not None
-    assert search.log.events[-1] == TrialEnded(4, "diverged", None, search.summaries[4].note, best.value)
-
-
-def test_every_trial_ended_and_names_its_host(search: Search) -> None:
-    """None is left running or waiting."""
-    assert all(trial.state.is_finished() for trial in search.trials)
-    assert all(search.trials[number].user_attrs["worker"]["host"] for number in (0, 1, 3, 4))
-
-
-def test_a_stopped_trial_is_handed_back_and_finished_to_the_bit(search: Search, database: Database) -> None:
-    """The next worker's model, optimizer state included, is the one of the search that nobody interrupted."""
-    opened = open_sample_study(database)
-    log = Log()
-    work(opened, 1, log, must_stop=lambda: log.epoch_ended(2))
-
-    (waiting,) = opened.study.trials
-    assert waiting.state == TrialState.WAITING
-    assert sorted(waiting.intermediate_values) == [1, 2]
-    assert log.events[-1] == TrialEnded(0, "waiting", None, "", None)
-    checkpoint = read_checkpoint(database.artifacts, database.storage, waiting._trial_id)
-    assert checkpoint is not None
-    assert TrainingState.from_bytes(checkpoint).epoch == 2
-    assert len(stored_ids(database)) == 1
-
-    log = work(opened, 1)
-
-    (trial,) = opened.study.trials
-    assert trial.state == TrialState.COMPLETE
-    assert log.events[0] == TrialStarted(0, Recipe(epochs=EPOCHS), 3)
-    assert [event.result.epoch for event in log.of(EpochEnded)] == [3]
-    assert trial.value == search.trials[0].value
-    assert trial.intermediate_values == search.trials[0].intermediate_values
-    assert [row["loss"] for row in history_of(opened, trial)] == [
-        row["loss"] for row in history_of(search.opened, search.trials[0])
-    ]
-    interrupted, whole = (
-        arrays_of(content_of(study, study.study.trials[0], ".h5")) for study in (opened, search.opened)
-    )
-    assert interrupted.keys() == whole.keys()
-    assert len(whole) > 20
-    for name, array in whole.items():
-        assert np.array_equal(interrupted[name], array), name
-    assert len(stored_ids(database)) == 2
-
-
-def test_when_time_is_up_the_epoch_is_finished_first(database: Database) -> None:
-    """The trial waits with that epoch, and no other trial is begun; a worker without time begins none."""
-    opened = open_sample_study(database)
-    opened.study.enqueue_trial({})
-    log = Log()
-    work(opened, None, log, time_is_up=lambda: bool(log.of(StepsDone)))
-
-    first, second = opened.study.trials
-    assert (first.state, second.state) == (TrialState.WAITING, TrialState.WAITING)
-    assert sorted(first.intermediate_values) == [1]
-    assert RECIPE_KEY not in second.user_attrs
-    checkpoint = read_checkpoint(database.artifacts, database.storage, first._trial_id)
-    assert checkpoint is not None
-    assert TrainingState.from_bytes(checkpoint).epoch == 1
-    assert work(opened, None, time_is_up=lambda: True).events == []
-    assert work(opened, None, must_stop=lambda: True).events == []
-
-
-def test_a_trial_is_finished_where_time_is_up_at_its_end(database: Database) -> None:
-    """There is nothing left to go on with."""
-    opened = open_or_create_study(database, "one", Wishes(SPACE, max_epochs=1, train_samples=64))[0]
-    log = Log()
-    work(opened, None, log, time_is_up=lambda: bool(log.of(StepsDone)))
-
-    assert [trial.state for trial in opened.study.trials] == [TrialState.COMPLETE]
-
-
-def test_epochs_that_a_killed_worker_reported_are_not_reported_again(database: Database) -> None:
-    """Without a checkpoint the trial begins anew; its reports stand, and only new epochs are judged."""
-    # Optuna would warn of each repetition, and judge epoch 1 by the killed run's last one.
-    opened = open_sample_study(database)
-    opened.study.add_trial(optuna.create_trial(value=0.0, intermediate_values={1: 0.5, 2: 0.5, 3: 0.05}))
-    trial = opened.study.ask()
-    trial.report(0.01, 1)
-    trial.report(0.02, 2)
-    database.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-    log = work(opened, 2)
-
-    again = opened.study.trials[0]
-    assert [event.result.epoch for event in log.of(EpochEnded)] == [1, 2, 3]
-    assert again.state == TrialState.COMPLETE
-    assert (again.intermediate_values[1], again.intermediate_values[2]) == (0.01, 0.02)
-    assert len(history_of(opened, again)) == 3
+def states(opened: OpenStudy) -> list[str]:
+    """The trials' states, by number."""
+    return [trial.state.name for trial in opened.study.trials]
 
 
 def test_the_total_is_exact_and_counts_what_waits(database: Database, train_nothing: list[Recipe]) -> None:
@@ -356,6 +214,24 @@ def test_waiting_trials_are_run_though_the_total_is_reached(
     assert [trial.state for trial in opened.study.trials] == [TrialState.PRUNED] * 2
 
 
+def test_a_total_that_is_raised_in_mid_search_counts_at_the_next_trial(
+    database: Database, elsewhere: Elsewhere, train_nothing: list[Recipe]
+) -> None:
+    """Any process sets it for all; a lower one ends them as soon."""
+    opened = open_sample_study(database)
+    totals = {0: 3, 1: 5, 2: 4}
+
+    class Setting(Log):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, TrialEnded) and event.number in totals:
+                elsewhere.opened.database.limit_trials(elsewhere.opened.study, totals[event.number])
+
+    log = work(opened, 1, Setting())
+
+    assert [event.number for event in log.of(TrialEnded)] == [0, 1, 2, 3]
+
+
 def test_a_trial_enqueued_by_hand_gets_a_recipe(database: Database, train_nothing: list[Recipe]) -> None:
     """Parameters set in the dashboard are kept, the others drawn."""
     opened = open_sample_study(database)
@@ -367,118 +243,447 @@ def test_a_trial_enqueued_by_hand_gets_a_recipe(database: Database, train_nothin
     assert opened.study.trials[1].user_attrs[RECIPE_KEY] == train_nothing[1].to_dict()
 
 
-def test_a_running_trials_state_is_stored_on_the_way(
-    database: Database, monkeypatch: pytest.MonkeyPatch, tensorflow: None
+def test_when_time_is_up_the_epoch_is_finished_first(database: Database) -> None:
+    """The trial waits with that epoch, and no other trial is begun; a worker without time begins none."""
+    opened = open_sample_study(database)
+    opened.study.enqueue_trial({})
+    log = Log()
+    work(opened, None, log, time_is_up=lambda: bool(log.of(StepsDone)))
+
+    first, second = opened.study.trials
+    assert (first.state, second.state) == (TrialState.WAITING, TrialState.WAITING)
+    assert sorted(first.intermediate_values) == [1]
+    assert RECIPE_KEY not in second.user_attrs
+    state = stored_state(database, first)
+    assert state is not None
+    assert state.epoch == 1
+    assert work(opened, None, time_is_up=lambda: True).events == []
+    assert work(opened, None, must_stop=lambda: True).events == []
+
+
+def test_a_trial_is_finished_where_time_is_up_at_its_end(database: Database) -> None:
+    """There is nothing left to go on with."""
+    opened = open_or_create_study(database, "one", Wishes(SPACE, max_epochs=1, train_samples=64))[0]
+    log = Log()
+    work(opened, None, log, time_is_up=lambda: bool(log.of(StepsDone)))
+
+    assert [trial.state for trial in opened.study.trials] == [TrialState.COMPLETE]
+
+
+@pytest.mark.usefixtures("restless")
+def test_a_failure_is_recorded_and_the_worker_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a kill -9 costs is bounded by the interval; at the end the checkpoint is gone."""
-    from search.worker import Worker
-
-    monkeypatch.setattr("search.trial_run.CHECKPOINT_SECONDS", 0.0)
+    """The trial has the reason on one line, where it came from and who ran it, and no file."""
     opened = open_sample_study(database)
-    trial_id = opened.study.trials[0]._trial_id
-    stored: list[int] = []
+    fail_with(monkeypatch, ArithmeticError("three\nlines\nof it"), None)
 
-    def emit(event: Any) -> None:
-        if isinstance(event, EpochEnded):
-            content = read_checkpoint(database.artifacts, database.storage, trial_id)
-            assert content is not None
-            stored.append(TrainingState.from_bytes(content).epoch)
+    log = work(opened, 2)
 
-    Worker(opened, sample.load(), emit).run(1)
+    failed, other = opened.study.trials
+    assert (failed.state, other.state) == (TrialState.FAIL, TrialState.PRUNED)
+    assert failed.user_attrs[FAILURE_KEY] == "ArithmeticError: three lines of it"
+    traceback = failed.user_attrs[TRACEBACK_KEY]
+    assert traceback.startswith("Traceback (most recent call last):")
+    assert "in train\n" in traceback
+    assert traceback.endswith("ArithmeticError: three\nlines\nof it\n")
+    worker = failed.user_attrs[WORKER_KEY]
+    assert (worker["host"], worker["gpu"]) == (socket.gethostname(), None)
+    assert worker["pid"] == own_identity().pid
+    assert RETRIES_KEY not in failed.user_attrs
+    assert log.of(TrialEnded)[0] == TrialEnded(0, "failed", None, "ArithmeticError: three lines of it", None)
+    assert FAILURE_KEY not in other.user_attrs
+    assert stored_ids(database) == []
+    assert count_leases(database) == (0, 0)
 
-    assert stored == [1, 2, 3]
-    assert read_checkpoint(database.artifacts, database.storage, trial_id) is None
 
-
-def test_an_exception_is_recorded_and_raised(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trial fails with the reason on one line, its checkpoint goes, and the worker stops."""
+@pytest.mark.usefixtures("restless")
+def test_a_failures_words_are_kept_within_bounds(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow's can fill pages; of a traceback the end says most."""
     opened = open_sample_study(database)
-    trial_id = opened.study.trials[0]._trial_id
-    save_checkpoint(database.artifacts, database.storage, trial_id, b"")
-    monkeypatch.setattr("search.worker.TrialRun.read_state", lambda run: None)
-    monkeypatch.setattr("search.worker.Trainer.train", _break_down)
+    fail_with(monkeypatch, ValueError("x" * 100_000), None)
+
+    work(opened, 1)
+
+    attrs = opened.study.trials[0].user_attrs
+    assert len(attrs[FAILURE_KEY]) == 500
+    assert attrs[FAILURE_KEY].startswith("ValueError: xxx")
+    assert len(attrs[TRACEBACK_KEY]) == 4000
+    assert attrs[TRACEBACK_KEY].endswith("xxx\n")
+
+
+@pytest.mark.usefixtures("restless")
+def test_three_failures_in_a_row_end_the_worker(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is broken rather than the recipes, which others may try; each trial says why."""
+    opened = open_sample_study(database)
+    fail_with(monkeypatch, ValueError("no such instruction"))
     log = Log()
 
-    with pytest.raises(MemoryError, match="no room"):
-        work(opened, 3, log)
+    with pytest.raises(
+        SearchError, match="3 trials failed one after another, the last with ValueError: no such"
+    ):
+        work(opened, 9, log)
 
+    assert states(opened) == ["FAIL"] * 3
+    assert [event.state for event in log.of(TrialEnded)] == ["failed"] * 3
+    assert count_leases(database) == (0, 0)
+
+
+@pytest.mark.usefixtures("restless")
+def test_failures_that_are_not_in_a_row_end_no_worker(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some recipes fail; the count begins anew at each trial that does not."""
+    opened = open_sample_study(database)
+    error = ValueError("this recipe")
+    fail_with(monkeypatch, error, error, None, error, error, None)
+
+    work(opened, 6)
+
+    assert states(opened) == ["FAIL", "FAIL", "PRUNED"] * 2
+
+
+@pytest.mark.usefixtures("restless")
+@pytest.mark.parametrize(
+    "error", [OutOfMemoryError("the device is full"), MemoryError("no room"), OSError(28, "disk full")]
+)
+def test_a_failure_that_may_pass_leaves_the_trial_to_another_try(
+    database: Database, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It waits with the reason, which is shown no more once it has come through."""
+    opened = open_sample_study(database)
+    fail_with(monkeypatch, error, None)
+
+    log = work(opened, 1)
+
+    reason = f"{type(error).__name__}: {error}"
+    assert [(event.number, event.state) for event in log.of(TrialEnded)] == [(0, "waiting"), (0, "pruned")]
+    assert log.of(TrialEnded)[0].note == reason
+    (trial,) = opened.study.trials
+    assert trial.user_attrs[FAILURE_KEY] == reason
+    assert trial.user_attrs[RETRIES_KEY]["total"] == 1
+    assert "Traceback" in trial.user_attrs[TRACEBACK_KEY]
+    assert reason not in summarise_trials(opened.study)[0].note
+
+
+@pytest.mark.usefixtures("restless")
+def test_a_trial_that_never_comes_through_fails_in_the_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker gives up after three tries, the trial after so many that no worker can be to blame."""
+    opened = open_sample_study(database)
+    fail_with(monkeypatch, OutOfMemoryError("the device is full"))
+    log = Log()
+
+    for _ in range(2):
+        with pytest.raises(SearchError, match="3 trials failed one after another"):
+            work(opened, 1, log)
+
+    assert [event.state for event in log.of(TrialEnded)] == ["waiting"] * MAX_RETRIES + ["failed"]
     (trial,) = opened.study.trials
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs[FAILURE_KEY] == "MemoryError: no room for 3 tensors and a second line"
-    assert log.events[-1] == TrialEnded(0, "failed", None, trial.user_attrs[FAILURE_KEY], None)
-    assert stored_ids(database) == []
+    assert trial.user_attrs[FAILURE_KEY].startswith("OutOfMemoryError: the device is full; that was chance 6")
+    assert work(opened, 1).events == []
 
 
+@pytest.mark.usefixtures("restless")
 @pytest.mark.parametrize("harm", ["damaged", "gone", "rubbish"])
 def test_an_unusable_checkpoint_fails_its_trial_alone(
     database: Database, train_nothing: list[Recipe], harm: str
 ) -> None:
     """The trial ends with the reason, rather than beginning anew in silence or coming back for ever."""
     opened = open_sample_study(database)
-    trial_id = opened.study.trials[0]._trial_id
-    save_checkpoint(database.artifacts, database.storage, trial_id, b"state")
-    if harm != "rubbish":
+    database.work_as(own_identity())
+    trial_id = opened.study.ask()._trial_id
+    claimed = database.claimed(opened.artifacts, trial_id)
+    claimed.hand_back(b"state", {})
+    claimed.let_go()
+    if harm == "damaged":
         with database._backend.engine.begin() as connection:
-            change = sqlalchemy.delete(FILES) if harm == "gone" else sqlalchemy.update(FILES)
-            connection.execute(change if harm == "gone" else change.values(content=b"stale"))
+            connection.execute(sqlalchemy.update(FILES).values(content=b"stale"))
+    if harm == "gone":
+        with database._backend.engine.begin() as connection:
+            connection.execute(sqlalchemy.update(FILES).values(content=None))
     errors = {"damaged": DamagedFileError, "gone": StorageError}
 
-    with pytest.raises(errors.get(harm, Exception)):
-        work(opened, 2)
-
-    assert opened.study.trials[0].state == TrialState.FAIL
-    assert stored_ids(database) == []
     work(opened, 2)
-    assert [trial.state for trial in opened.study.trials] == [TrialState.FAIL, TrialState.PRUNED]
+
+    assert states(opened) == ["FAIL", "PRUNED"]
+    failure = opened.study.trials[0].user_attrs[FAILURE_KEY]
+    assert failure.startswith(errors[harm].__name__ if harm in errors else "")
+    assert stored_ids(database) == []
+    assert len(train_nothing) == 1
 
 
+@pytest.mark.usefixtures("restless")
 def test_a_trial_that_cannot_be_drawn_fails(database: Database, train_nothing: list[Recipe]) -> None:
     """Here a recipe that was enqueued with other parameters than its own."""
     opened = open_sample_study(database)
     recipe = Recipe(dropout_block1=0.2, epochs=1)
     opened.study.enqueue_trial({"dropout_block1": 0.4}, user_attrs={RECIPE_KEY: recipe.to_dict()})
 
-    with pytest.raises(Exception, match=r"trial 1 has dropout_block1 0\.4, its recipe 0\.2"):
-        work(opened, 2)
+    work(opened, 2)
 
-    assert opened.study.trials[1].state == TrialState.FAIL
-    assert CHECKPOINT_KEY not in opened.study.trials[1].system_attrs
+    assert states(opened) == ["PRUNED", "FAIL"]
+    failure = opened.study.trials[1].user_attrs[FAILURE_KEY]
+    assert "trial 1 has dropout_block1 0.4, its recipe 0.2" in failure
 
 
-@pytest.fixture
-def train_nothing(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
-    """Make every training stop before its first epoch; gives the recipes of those that began."""
-    from trainer.training import TrainingResult
+class Taking(Log):
+    """Lets another worker take trial 0 at an epoch's end, and says stop when the next trial has ended."""
 
-    begun: list[Recipe] = []
+    def __init__(self, elsewhere: Elsewhere, epoch: int) -> None:
+        """Take it at the end of `epoch`."""
+        super().__init__()
+        self._elsewhere, self._epoch = elsewhere, epoch
+        self.taken: FrozenTrial | None = None
+        self.then: Callable[[], None] = lambda: None
 
-    def train(_: Any, recipe: Recipe, **__: Any) -> TrainingResult:
-        begun.append(recipe)
-        return TrainingResult("stopped", TrainingState(recipe, (), ()))
+    def __call__(self, event: Event) -> None:
+        """Take an event in."""
+        super().__call__(event)
+        if isinstance(event, EpochEnded) and self.taken is None and event.result.epoch == self._epoch:
+            self.taken = self._elsewhere.take(0)
+            self.then()
+
+    def is_next_over(self) -> bool:
+        """Whether trial 1 has ended."""
+        return any(event.number == 1 for event in self.of(TrialEnded))
+
+
+@pytest.mark.parametrize("moment", ["report", "checkpoint", "end", "renewal"])
+def test_a_trial_that_was_taken_is_let_go(database: Database, elsewhere: Elsewhere, moment: str) -> None:
+    """Whatever the worker was about to write to it is not written, and it goes on with the next trial."""
+    opened = open_sample_study(database)
+    log = Taking(elsewhere, epoch=EPOCHS if moment == "end" else 1)
+    policy = {"policy": checkpoint_each_epoch()} if moment == "checkpoint" else {}
+    database.limit_trials(opened.study, 2)
+    worker = make_worker(opened, log, must_stop=log.is_next_over, **policy)
+    if moment == "renewal":
+        # The keeper's own comes after a quarter of the lease.
+        log.then = worker._keeper.keep_once
+
+    worker.run()
+
+    assert log.of(TrialEnded)[0] == TrialEnded(0, "taken", None, "another worker has it", None)
+    epochs = [event.result.epoch for event in log.of(EpochEnded) if event.number == 0]
+    assert epochs == ([1, 2, 3] if moment == "end" else [1])
+    steps = [event.epoch for event in log.of(StepsDone) if event.number == 0]
+    assert steps == ([1, 2, 3] if moment == "end" else [1, 2])
+    assert log.taken is not None
+    assert elsewhere.trial(0) == log.taken
+    assert log.of(TrialEnded)[1].number == 1
+    assert elsewhere.trial(1).state == TrialState.COMPLETE
+    assert count_leases(database) == (1, 1)
+
+
+@pytest.mark.parametrize("moment", ["stop", "failure", "passing failure"])
+def test_a_taken_trial_is_neither_handed_back_nor_failed(
+    database: Database, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The one who has it now decides what becomes of it."""
+    opened = open_sample_study(database)
+    log = Log()
+    taken: list[FrozenTrial] = []
+
+    def train(_: Any, recipe: Recipe, *, on_steps: Callable[[int, int, int], None], **__: Any) -> Any:
+        taken.append(elsewhere.take(0))
+        if moment == "stop":
+            on_steps(1, 1, 1)
+        raise (OSError if moment == "passing failure" else ValueError)("too late")
 
     monkeypatch.setattr("search.worker.Trainer.train", train)
-    return begun
+    work(opened, 1, log, must_stop=lambda: bool(taken))
+
+    assert log.events[-1] == TrialEnded(0, "taken", None, "another worker has it", None)
+    assert elsewhere.trial(0) == taken[0]
+    assert stored_ids(database) == []
 
 
-def arrays_of(content: bytes) -> dict[str, Any]:
-    """Every array of an HDF5 file, weights and optimizer state, by its path."""
-    import h5py
+def test_at_the_total_a_worker_waits_for_what_others_may_hand_back(
+    database: Database, elsewhere: Elsewhere, train_nothing: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the trial at once when that happens."""
+    opened = open_sample_study(database)
+    claimed = elsewhere.ask()
+    rests: list[int] = []
 
-    arrays: dict[str, Any] = {}
-    with h5py.File(io.BytesIO(content)) as file:
+    def rest(_: Any) -> None:
+        rests.append(len(rests))
+        if len(rests) == 3:
+            claimed.hand_back(None, {})
 
-        def visit(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                # Keras counts the optimizers of a process in their names.
-                arrays[re.sub(r"\bsgd(_\d+)?\b", "sgd", name)] = item[()]
+    monkeypatch.setattr("search.worker.Worker._rest", rest)
+    log = work(opened, 1)
 
-        file.visititems(visit)
-    return arrays
-
-
-def _number(event: Event) -> int:
-    return event.number
+    assert len(rests) == 3
+    assert [event.number for event in log.of(TrialEnded)] == [0]
+    assert states(opened) == ["PRUNED"]
 
 
-def _break_down(*_: Any, **__: Any) -> Any:
-    raise MemoryError("no room for 3 tensors\nand a second line")
+def test_at_the_total_a_worker_ends_when_the_last_trial_does(
+    database: Database, elsewhere: Elsewhere, train_nothing: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though another worker ran it."""
+    opened = open_sample_study(database)
+    claimed = elsewhere.ask()
+    rests: list[int] = []
+
+    def rest(_: Any) -> None:
+        rests.append(len(rests))
+        if len(rests) == 3:
+            claimed.finish(TrialState.COMPLETE, 0.5)
+
+    monkeypatch.setattr("search.worker.Worker._rest", rest)
+    log = work(opened, 1)
+
+    assert (len(rests), log.events, train_nothing) == (3, [], [])
+
+
+def test_a_worker_that_waits_can_be_stopped(
+    database: Database, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also within its rest, which would here last until the test's time is up."""
+    opened = open_sample_study(database)
+    elsewhere.ask()
+    monkeypatch.setattr("search.worker.REST_SECONDS", 3600.0)
+    looks: list[int] = []
+
+    def must_stop() -> bool:
+        looks.append(0)
+        return len(looks) > 3
+
+    assert work(opened, 1, must_stop=must_stop).events == []
+    assert elsewhere.trial(0).state == TrialState.RUNNING
+
+
+def test_running_trials_of_other_programs_are_not_waited_for(
+    database: Database, train_nothing: list[Recipe]
+) -> None:
+    """They have no lease, and nobody could tell whether they live."""
+    opened = open_sample_study(database)
+    opened.study.ask()
+
+    assert work(opened, 1).events == []
+
+
+def test_what_a_worker_left_behind_is_taken_up_by_the_next(
+    database: Database, url: str, train_nothing: list[Recipe]
+) -> None:
+    """Before that one asks for its first trial."""
+    opened = open_sample_study(database)
+    other = open_database(url)
+    other.work_as(own_identity())
+    open_study(other, "sample").study.ask()
+    other.close()
+
+    log = work(opened, 1)
+
+    assert [event.number for event in log.of(TrialStarted)] == [0]
+    assert states(opened) == ["PRUNED"]
+    assert opened.study.trials[0].user_attrs[FAILURE_KEY] == "its worker left without handing it back"
+
+
+def test_a_trial_whose_ask_was_never_confirmed_is_not_lost(
+    database: Database, train_nothing: list[Recipe]
+) -> None:
+    """The worker has its lease and does not know; it lets it wait before it asks again."""
+    opened = open_sample_study(database)
+    database.limit_trials(opened.study, 1)
+    log = Log()
+    worker = make_worker(opened, log)
+    opened.study.ask()
+    database._backend.claimed.clear()
+
+    worker.run()
+
+    assert [event.number for event in log.of(TrialEnded)] == [0]
+    assert RETRIES_KEY not in opened.study.trials[0].user_attrs
+
+
+def break_table(database: Database, table: str) -> None:
+    """Make each statement on a table fail, as a database does that somebody meddles with."""
+    with database._backend.engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"ALTER TABLE {table} RENAME TO {table}_gone"))
+
+
+@pytest.mark.parametrize("table", ["cnn_search_leases", "trial_intermediate_values", "trials"])
+def test_a_database_that_fails_ends_the_worker(database: Database, table: str) -> None:
+    """In the middle of a trial, with its URL and the driver's words on one line; no trial is blamed."""
+    opened = open_sample_study(database)
+    log = Log()
+
+    def emit(event: Event) -> None:
+        log(event)
+        if isinstance(event, EpochEnded):
+            break_table(database, table)
+
+    database.limit_trials(opened.study, 1)
+    with pytest.raises(StorageError) as failed:
+        make_worker(opened, emit).run()
+
+    assert str(failed.value) == f"{database.shown_url}: no such table: {table}"
+    assert log.of(TrialEnded) == []
+
+
+def test_a_database_that_fails_at_the_start_ends_the_worker(database: Database) -> None:
+    """Before it has begun, with the same words."""
+    opened = open_sample_study(database)
+    worker = make_worker(opened, Log())
+    break_table(database, "cnn_search_workers")
+
+    with pytest.raises(StorageError, match=r"study\.db: no such table: cnn_search_workers$"):
+        worker.run()
+
+
+def test_a_worker_that_cannot_sign_off_says_so_and_ends_well(
+    database: Database, train_nothing: list[Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it trained is stored; its row goes when it has run out."""
+    opened = open_sample_study(database)
+    log = Log()
+
+    def emit(event: Event) -> None:
+        log(event)
+        if isinstance(event, TrialEnded):
+            break_table(database, "cnn_search_workers")
+
+    database.limit_trials(opened.study, 1)
+    with caplog.at_level(logging.WARNING, "storage"):
+        make_worker(opened, emit).run()
+
+    assert [event.state for event in log.of(TrialEnded)] == ["pruned"]
+    assert caplog.messages == ["the worker could not sign off: no such table: cnn_search_workers"]
+
+
+def test_a_worker_is_known_while_it_works(database: Database, elsewhere: Elsewhere) -> None:
+    """With its host, process and trial; afterwards it is forgotten."""
+    opened = open_sample_study(database)
+    identity = own_identity(gpu="Card X")
+    seen: list[Any] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, TrialStarted):
+            seen.extend(one for one in elsewhere.opened.leases().workers() if one.worker == identity.worker)
+            raise ValueError("seen enough")
+
+    database.limit_trials(opened.study, 1)
+    make_worker(opened, emit, identity=identity).run()
+
+    (status,) = seen
+    assert (status.host, status.pid, status.gpu) == (socket.gethostname(), identity.pid, "Card X")
+    assert status.trials == (0,)
+    assert status.is_alive
+    assert [one.worker for one in elsewhere.opened.leases().workers()] == [elsewhere.identity.worker]
+
+
+def checkpoint_each_epoch() -> Any:
+    """The policy that loses nothing."""
+    from search.assignment import CheckpointPolicy
+
+    return CheckpointPolicy(seconds=3600.0, epochs=1)
+
+
+def ask_like_optuna(opened: OpenStudy) -> optuna.Trial:
+    """A trial that another program of Optuna's runs, without a lease."""
+    return opened.study.ask()

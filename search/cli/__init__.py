@@ -13,7 +13,7 @@ from search.cli.data import data
 from search.cli.models import evaluate
 from search.cli.run import INTERRUPTED, run
 from search.cli.studies import best, init, plot, status
-from search.cli.terminal import complain, is_debugging
+from search.cli.terminal import complain, hide_passwords, is_debugging
 from search.cli.worker import worker
 from search.errors import SearchError, SpaceError
 from storage.errors import StorageError, StorageUrlError
@@ -25,6 +25,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
+    hide_passwords()
     try:
         sys.exit(commands.main(prog_name="cnn-search", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:

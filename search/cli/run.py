@@ -36,7 +36,7 @@ INTERRUPTED: Final = 130
 @wish_options
 @work_options
 @click.option(
-    "--workers", type=click.IntRange(1), help="Processes that train. [default: one for every four cores]"
+    "--workers", type=click.IntRange(1), help="Processes that train. [default: one for each core, up to 8]"
 )
 @click.option(
     "--output",
@@ -63,7 +63,7 @@ def run(
     """
     from search.fleet import WorkerFailed, run_fleet
     from search.report import settings_lines
-    from search.runtime import choose_layout, count_cores
+    from search.runtime import choose_layout, count_cores, read_free_memory
     from search.study import open_or_create_study
     from search.summary import best_trial, summarise_trials
     from search.views import open_view
@@ -83,7 +83,7 @@ def run(
     database.limit_trials(opened.study, trials)
     for taken in opened.leases().reap(expired=False):
         say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
-    layout = choose_layout(count_cores(), workers)
+    layout = choose_layout(count_cores(), workers, read_free_memory())
     say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
 
     before = summarise_trials(opened.study)

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 @storage_option
 @study_option
 @wish_options
+@click.option("--trials", type=click.IntRange(1), help="The study's total, over all workers.")
 @debug_option
-def init(storage: str, study: str, **wishes: Any) -> None:
+def init(storage: str, study: str, trials: int | None, **wishes: Any) -> None:
     """Create the database and the study, with the article's recipe as its first trial."""
     from search.report import settings_lines
     from search.study import open_or_create_study
@@ -39,6 +40,8 @@ def init(storage: str, study: str, **wishes: Any) -> None:
     wished = read_wishes(**wishes)
     database = open_database_of(storage)
     opened, created = open_or_create_study(database, study, wished)
+    if trials is not None:
+        database.limit_trials(opened.study, trials)
     click.echo(f"study {study!r} in {database.shown_url}: {'created' if created else 'exists already'}")
     for line in settings_lines(opened.settings):
         click.echo(f"  {line}")
@@ -50,17 +53,22 @@ def init(storage: str, study: str, **wishes: Any) -> None:
 @json_option
 @debug_option
 def status(storage: str, study: str, as_json: bool) -> None:
-    """Show the study's trials and the best so far."""
+    """Show the study's trials, the workers that run them, and the best so far."""
     from search.report import settings_lines, status_json, trials_table
     from search.summary import summarise_trials
+    from search.workers_report import workers_json, workers_lines
 
     opened = open_existing(storage, study)
+    workers = opened.leases().workers()
+    total = opened.database.read_limit(opened.study)
     trials = summarise_trials(opened.study)
     if as_json:
-        click.echo(json.dumps(status_json(study, trials, opened.settings.to_dict()), indent=2))
+        values = status_json(study, trials, opened.settings.to_dict())
+        click.echo(json.dumps({**values, **workers_json(workers, trials, total)}, indent=2))
         return
     lines = [f"study {study!r} in {opened.database.shown_url}", *settings_lines(opened.settings)]
-    show("\n  ".join(lines), "", trials_table(trials), "", *_best_lines(trials))
+    shown = "\n".join(workers_lines(workers, trials, total))
+    show("\n  ".join(lines), "", trials_table(trials), "", shown, *_best_lines(trials))
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """What commands print: results to stdout, everything else to stderr."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -12,6 +13,8 @@ import click
 
 from search.cli.options import DEFAULT_STORAGE, DEFAULT_STUDY
 
+PASSWORD: Final = re.compile(r"(?<=://)([^/@:]*:).*(?=@)|(?<=[?&])((?:ssl)?password=)[^&]*")
+"""A URL's password, before its host or among its parameters."""
 DEFAULTS: Final = {"--storage": DEFAULT_STORAGE, "--study": DEFAULT_STUDY, "--output": Path(".")}
 
 if TYPE_CHECKING:
@@ -65,6 +68,15 @@ def format_options(given: Mapping[str, object]) -> str:
         text = show_url(parse_url(str(value))) if key == "--storage" else str(value)
         parts.append(f" {key} {shlex.quote(text)}")
     return "".join(parts)
+
+
+def hide_passwords() -> None:
+    """Take passwords in URLs out of the command line that others see in lists of processes."""
+    from setproctitle import setproctitle
+
+    shown = [PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", argument) for argument in sys.argv]
+    if shown != sys.argv:
+        setproctitle(shlex.join(shown))
 
 
 def is_debugging() -> bool:

@@ -48,7 +48,7 @@ def worker(
     It takes trials until the study has its total, which --trials sets for all workers, and exits. Ctrl-C and
     SIGTERM hand the running trial back to the others, from its last full epoch, within ten seconds.
     """
-    stop = _StopRequest()
+    stop = StopRequest()
     from search.assignment import PATIENCE_SECONDS, carry_out
     from search.report import settings_lines
     from search.runtime import count_cores
@@ -80,7 +80,7 @@ def worker(
     return 0
 
 
-class _StopRequest:
+class StopRequest:
     """Whether SIGINT, SIGTERM or SIGHUP came; a second one, or no end in time, ends the process at once."""
 
     def __init__(self) -> None:
