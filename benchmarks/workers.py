@@ -1,6 +1,6 @@
 """How many worker processes, of how many threads each, train the most steps a second on this machine.
 
-    .venv/bin/python benchmarks/workers.py [--rounds 3] [--steps 200] [--layouts 1x2,2x1] [--precision float32]
+    .venv/bin/python benchmarks/workers.py [--rounds 3] [--steps 200] [--layouts 1x2,2x1]
 
 A layout KxT is K processes of T threads. Each round starts every layout in turn; its processes wait for one
 another, so that none measures an empty machine, and the sum of their steps a second is the layout's figure.

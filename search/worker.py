@@ -85,12 +85,13 @@ class Worker:
                 elsewhere once its leases have run out.
         """
         try:
-            self._keeper.start()
-            self._take_trials()
+            self._opened.database.retries.run(self._keeper.start)
+            try:
+                self._take_trials()
+            finally:
+                self._keeper.stop()
         except DATABASE_ERRORS as error:
             raise StorageError(f"{self._opened.database.shown_url}: {explain(error)}") from error
-        finally:
-            self._keeper.stop()
 
     def _take_trials(self) -> None:
         failures: list[str] = []

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -26,6 +26,7 @@ from storage.trial_rows import (
     drop_file,
     end_trial,
     hold_lease,
+    insert_on,
     set_attrs,
     set_value,
 )
@@ -110,16 +111,21 @@ class ClaimedTrial:
             attrs: User attributes.
         """
 
+        reached_commit = False
+
         def end(connection: sqlalchemy.Connection) -> None:
+            nonlocal reached_commit
             if value is not None:
                 set_value(connection, self._trial_id, value)
             self._end(connection, state)
+            reached_commit = True
 
         try:
             self._write(files, attrs or {}, end)
         except LeaseLost:
             # After a commit that the network did not confirm, the lease is gone because the trial has ended.
-            if not self._has_ended(state):
+            # Without such a commit it was another worker that ended it.
+            if not (reached_commit and self._has_ended(state)):
                 raise
 
     def give_up(self, reason: str, attrs: Mapping[str, Any], max_retries: int) -> bool:
@@ -158,14 +164,18 @@ class ClaimedTrial:
         end: Callable[[sqlalchemy.Connection], Result] = lambda _: None,  # type: ignore[assignment, return-value]
     ) -> Result:
         """Replace files, set user attributes and do `end`, in one transaction."""
-        rows = [(file, self._prepare(file)) for file in files]
-        loose: list[str] = []
+        rows: list[tuple[NamedFile, dict[str, Any]]] = []
+        # Files of which some are loose afterwards; which, the database knows, also of a commit not confirmed.
+        touched = {uuid4().hex: file for file in files}
+        former: set[str] = set()
 
         def work(connection: sqlalchemy.Connection) -> Result:
-            loose.clear()
             metas = {}
+            if self._artifacts.outside is not None:
+                own = sqlalchemy.select(FILES.c.artifact_id).where(FILES.c.trial_id == self._trial_id)
+                former.update(connection.scalars(own))
             for file, row in rows:
-                loose.extend(drop_file(connection, self._trial_id, file.kind))
+                drop_file(connection, self._trial_id, file.kind)
                 connection.execute(sqlalchemy.insert(FILES), row)
                 if file.kind != CHECKPOINT:
                     metas[META_PREFIX + row["artifact_id"]] = _meta(file, row["artifact_id"])
@@ -177,21 +187,24 @@ class ClaimedTrial:
             return end(connection)
 
         try:
+            rows.extend((file, self._prepare(artifact_id, file)) for artifact_id, file in touched.items())
             result = self._run(work)
         except LeaseLost:
-            loose = [row["artifact_id"] for _, row in rows]
+            self._sweep({*touched, *former})
             raise
-        finally:
-            sweep(self._backend.engine, self._artifacts, loose)
+        # After any other error nobody knows whether the transaction came through.
+        self._sweep({*touched, *former})
         return result
 
-    def _prepare(self, file: NamedFile) -> dict[str, Any]:
+    def _prepare(self, artifact_id: str, file: NamedFile) -> dict[str, Any]:
         """The file's row; where bytes are kept outside the database, they are there afterwards."""
-        artifact_id = uuid4().hex
         if self._artifacts.outside is not None:
-            # Written down first, so that a worker that dies leaves nothing that nobody knows of.
-            note = sqlalchemy.insert(LOOSE_FILES).values(artifact_id=artifact_id, worker=self._worker)
-            self._run(lambda connection: connection.execute(note))
+            # Written down first, so that a worker that dies leaves nothing that nobody knows of. A commit that
+            # was not confirmed has written it down already.
+            note = insert_on(self._backend.engine, LOOSE_FILES).values(
+                artifact_id=artifact_id, worker=self._worker
+            )
+            self._run(lambda connection: connection.execute(note.on_conflict_do_nothing()))
             self._artifacts.outside.write(artifact_id, io.BytesIO(file.content))
         return {
             **self._artifacts.row(artifact_id, file.content),
@@ -208,16 +221,23 @@ class ClaimedTrial:
 
         return self._backend.retries.run(transaction)
 
-
-def sweep(engine: sqlalchemy.Engine, artifacts: Artifacts, loose: Sequence[str]) -> None:
-    """Remove bytes outside the database that no trial names, and then the note of them."""
-    if artifacts.outside is None:
-        return
-    for artifact_id in loose:
-        with contextlib.suppress(ArtifactNotFound):
-            artifacts.outside.remove(artifact_id)
-        with engine.begin() as connection:
-            connection.execute(sqlalchemy.delete(LOOSE_FILES).where(LOOSE_FILES.c.artifact_id == artifact_id))
+    def _sweep(self, artifact_ids: Collection[str]) -> None:
+        """Remove the bytes outside the database of those files that no trial names, then the notes of them."""
+        if self._artifacts.outside is None or not artifact_ids:
+            return
+        noted = LOOSE_FILES.c.artifact_id.in_(artifact_ids)
+        loose = self._run(
+            lambda connection: connection.scalars(
+                sqlalchemy.select(LOOSE_FILES.c.artifact_id).where(noted)
+            ).all(),
+            fenced=False,
+        )
+        for artifact_id in loose:
+            with contextlib.suppress(ArtifactNotFound):
+                self._artifacts.outside.remove(artifact_id)
+        if loose:
+            forget = sqlalchemy.delete(LOOSE_FILES).where(LOOSE_FILES.c.artifact_id.in_(loose))
+            self._run(lambda connection: connection.execute(forget), fenced=False)
 
 
 def _checkpoint(content: bytes) -> NamedFile:

@@ -176,7 +176,8 @@ def _one_at_a_time(url: URL, engine: sqlalchemy.Engine) -> Iterator[None]:
         with FileLock(f"{url.database}.lock"):
             yield
         return
-    with engine.connect() as connection:
+    # The lock is the session's; within a transaction the server would end it as idle (`POSTGRESQL_OPTIONS`).
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(SETUP_LOCK)))
         try:
             yield

@@ -184,15 +184,16 @@ class Leases:
     def reap(self, *, expired: bool = True) -> list[Taken]:
         """Take back the trials of workers that are gone, and with `expired` of those that are silent.
 
-        Any process may do it, any number of them at once: each trial is taken back by one of them.
+        Any process may do it, any number of them at once: each trial is taken back by one of them. Tries
+        once: what was found stale before an outage need not be so after it.
 
         Returns:
             What this call took back.
         """
         return [
             taken
-            for lease in self._retries.run(self._stale, expired)
-            if (taken := self._retries.run(self._take_back, lease)) is not None
+            for lease in self._stale(expired)
+            if (taken := self._take_back(lease)) is not None
         ]
 
     def _stale(self, expired: bool) -> list[Any]:

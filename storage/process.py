@@ -50,7 +50,8 @@ def is_gone(place: str, pid: int, born: str) -> bool:
     if not place or place != own_place():
         return False
     now = birth(pid)
-    return now is None or now != born
+    # Empty where /proc hides other users' processes, which exist all the same.
+    return now is None or (now != "" and born != "" and now != born)
 
 
 def birth(pid: int) -> str | None:

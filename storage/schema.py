@@ -146,6 +146,8 @@ def create_schema(engine: sqlalchemy.Engine) -> None:
 
     The version is written last: without it, an earlier attempt died half way, and is made up for here.
     """
+    # SQLite commits each table by itself; one without versions beside it would pass for an earlier program's.
+    VERSIONS.create(engine, checkfirst=True)
     METADATA.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP VIEW IF EXISTS best_trial"))

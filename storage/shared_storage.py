@@ -51,7 +51,11 @@ class SharedStorage(RDBStorage):
     ) -> bool:
         """As Optuna's; a worker that makes a waiting trial run takes its lease with it."""
         if self.worker is not None and state == TrialState.RUNNING:
-            return self.retries.run(self._take, trial_id)
+            self.claimed.discard(trial_id)
+            if taken := self.retries.run(self._take, trial_id):
+                # Only now is it known to be ours: one whose commit was not confirmed is a stray.
+                self.claimed.add(trial_id)
+            return taken
         return self.retries.run(super().set_trial_state_values, trial_id, state, values)
 
     def _take(self, trial_id: int) -> bool:
@@ -71,6 +75,12 @@ class SharedStorage(RDBStorage):
                 return False
             self._claim(connection, study_id, trial_id)
         return True
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        trial: FrozenTrial = self.retries.run(super()._create_new_trial, study_id, template_trial)
+        if self.worker is not None and template_trial is None:
+            self.claimed.add(trial._trial_id)
+        return trial
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
@@ -142,7 +152,6 @@ class SharedStorage(RDBStorage):
                 trial_id=trial_id, study_id=study_id, worker=self.worker, since=ServerNow()
             )
         )
-        self.claimed.add(trial_id)
 
 
 def _retried(name: str) -> Callable[..., Any]:
@@ -155,10 +164,9 @@ def _retried(name: str) -> Callable[..., Any]:
     return call
 
 
-# Each is one transaction that can be run again: Optuna's are upserts, or find out what is there already. A
-# new trial whose commit was not confirmed is a stray, which its worker hands back before it asks again.
+# Each is one transaction that can be run again: Optuna's are upserts, or find out what is there already.
 for _name in (
-    *("_create_new_trial", "_set_trial_param", "set_trial_user_attr"),
+    *("_set_trial_param", "set_trial_user_attr"),
     *("set_study_user_attr", "set_study_system_attr", "_get_trials", "get_trial", "get_trial_user_attrs"),
     *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions", "get_all_studies"),
     *("get_study_user_attrs", "get_study_system_attrs", "get_trial_id_from_study_id_trial_number"),

@@ -108,12 +108,11 @@ def end_trial(connection: sqlalchemy.Connection, trial_id: int, state: TrialStat
     connection.execute(sqlalchemy.update(TRIALS).where(TRIALS.c.trial_id == trial_id).values(values))
 
 
-def drop_file(connection: sqlalchemy.Connection, trial_id: int, kind: str) -> list[str]:
+def drop_file(connection: sqlalchemy.Connection, trial_id: int, kind: str) -> None:
     """Remove a trial's file of that kind, if it has one.
 
-    Returns:
-        The ids of those whose bytes, outside the database, have to go once the transaction is over; until
-        then, and where that fails, `LOOSE_FILES` names them.
+    Bytes outside the database have to go once the transaction is over; until then, and where that fails,
+    `LOOSE_FILES` names them.
     """
     gone = sqlalchemy.delete(FILES).where(FILES.c.trial_id == trial_id, FILES.c.kind == kind)
     rows = connection.execute(gone.returning(FILES.c.artifact_id, FILES.c.content.is_(None))).all()
@@ -123,7 +122,6 @@ def drop_file(connection: sqlalchemy.Connection, trial_id: int, kind: str) -> li
             sqlalchemy.insert(LOOSE_FILES),
             [{"artifact_id": artifact_id, "worker": ""} for artifact_id in outside],
         )
-    return outside
 
 
 def insert_on(bind: sqlalchemy.Connection | sqlalchemy.Engine, table: Any) -> Any:

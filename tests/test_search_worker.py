@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
 import pytest
 import sample
 import sqlalchemy
@@ -682,8 +681,3 @@ def checkpoint_each_epoch() -> Any:
     from search.assignment import CheckpointPolicy
 
     return CheckpointPolicy(seconds=3600.0, epochs=1)
-
-
-def ask_like_optuna(opened: OpenStudy) -> optuna.Trial:
-    """A trial that another program of Optuna's runs, without a lease."""
-    return opened.study.ask()

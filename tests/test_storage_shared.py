@@ -420,10 +420,7 @@ def lose_to_the_end(worker: Worker, other: Worker) -> None:
 
 
 @pytest.mark.parametrize("lose", [lose_to_nobody, lose_to_another, lose_to_the_end])
-@pytest.mark.parametrize("write", WRITES)
-def test_who_lost_the_lease_writes_nothing(
-    office: Office, write: str, lose: Callable[[Worker, Worker], None]
-) -> None:
+def test_who_lost_the_lease_writes_nothing(office: Office, lose: Callable[[Worker, Worker], None]) -> None:
     """Each write is refused whole, whoever has the trial now, also where it comes to the same end."""
     worker, other = office.hire(), office.hire()
     trial, claimed = worker.take()
@@ -432,12 +429,12 @@ def test_who_lost_the_lease_writes_nothing(
     lose(worker, other)
     before = content_of(other.database)
 
-    with pytest.raises((LeaseLost, optuna.exceptions.UpdateFinishedTrialError)) as refused:
-        WRITES[write](worker, trial, claimed)
-
-    assert content_of(other.database) == before
-    if lose is not lose_to_the_end:
-        assert isinstance(refused.value, LeaseLost)
+    for name, write in WRITES.items():
+        # Optuna's own refusal comes before the fence where the trial has ended.
+        with pytest.raises((LeaseLost, optuna.exceptions.UpdateFinishedTrialError)) as refused:
+            write(worker, trial, claimed)
+        assert content_of(other.database) == before, name
+        assert lose is lose_to_the_end or isinstance(refused.value, LeaseLost), name
 
 
 def test_only_the_writes_of_a_lost_trial_are_refused(office: Office) -> None:
