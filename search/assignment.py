@@ -61,13 +61,19 @@ class Assignment:
     digests: Digests = OFFICIAL
 
 
-def carry_out(assignment: Assignment, emit: Callable[[Event], None], must_stop: Callable[[], bool]) -> None:
+def carry_out(
+    assignment: Assignment,
+    emit: Callable[[Event], None],
+    must_stop: Callable[[], bool],
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
     """Work until the study has its total, the time is up or `must_stop` says so.
 
     Args:
         assignment: What to do.
         emit: Told what happens.
         must_stop: Asked about once a second, also while the database is away.
+        on_ready: Called before the first trial is asked for; until then nothing is lost by a sudden end.
 
     Raises:
         StorageError: The database cannot be used, or was away for too long.
@@ -96,6 +102,7 @@ def carry_out(assignment: Assignment, emit: Callable[[Event], None], must_stop: 
             lease_seconds=assignment.lease_seconds,
             policy=assignment.policy,
         )
+        on_ready()
         worker.run()
         database.close()
 

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,9 +14,9 @@ from multiprocessing.context import SpawnProcess
 from typing import Final
 
 from search.assignment import Assignment, carry_out
-from search.events import Event, TrialEnded
+from search.events import Event, Notice, TrialEnded
 from search.study import OpenStudy
-from storage.outages import explain
+from storage.outages import DATABASE_ERRORS, explain
 
 STOP_SECONDS: Final = 8.0
 """What workers get to hand back; service managers kill ten seconds after they ask."""
@@ -131,8 +132,13 @@ def _bury(member: _Member, opened: OpenStudy, show: Callable[[Event | WorkerFail
     code = member.process.exitcode or 0
     if code < 0:
         show(WorkerFailed(member.index, f"killed by {signal.Signals(-code).name}"))
-    for taken in opened.leases().reap(expired=False):
-        show(TrialEnded(taken.number, "failed" if taken.failed else "waiting", None, taken.reason, None))
+    try:
+        for taken in opened.leases().reap(expired=False):
+            show(TrialEnded(taken.number, "failed" if taken.failed else "waiting", None, taken.reason, None))
+    except DATABASE_ERRORS as error:
+        show(
+            Notice(f"its trial could not be taken back: {explain(error)}; others do when its lease runs out")
+        )
 
 
 def _urge(member: _Member, *, kill: bool) -> None:
@@ -174,8 +180,15 @@ def _catching_signals(stop: Stop) -> Iterator[Callable[[], AbstractContextManage
 def _work(assignment: Assignment, index: int, pipe: Connection) -> None:
     """The body of a worker process."""
     try:
+        sending = threading.Lock()
+
+        def tell(event: Event) -> None:
+            # The thread that keeps the leases tells too.
+            with sending:
+                _tell(pipe, event)
+
         # Readable means that the parent says stop, or that it is no more.
-        carry_out(assignment, lambda event: _tell(pipe, event), pipe.poll)
+        carry_out(assignment, tell, pipe.poll)
     # The outermost frame of a process: whatever it is, the parent is told.
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {explain(error)}"

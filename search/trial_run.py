@@ -16,9 +16,7 @@ from search.summary import (
     SECONDS_KEY,
     TRACEBACK_KEY,
     WORKER_KEY,
-    best_trial,
     summarise_trial,
-    summarise_trials,
 )
 from storage.claimed_trial import NamedFile
 from storage.leases import FAILURE_KEY
@@ -151,8 +149,12 @@ class TrialRun:
     def ended(self) -> TrialEnded:
         """What the trial is now."""
         trial = summarise_trial(self._opened.database.storage.get_trial(self.trial_id))
-        best = best_trial(summarise_trials(self._opened.study))
-        return TrialEnded(trial.number, trial.state, trial.value, trial.note, best.value if best else None)
+        try:
+            best = self._opened.study.best_value
+        except ValueError:
+            # None is complete yet.
+            best = None
+        return TrialEnded(trial.number, trial.state, trial.value, trial.note, best)
 
     def _seconds(self, state: TrainingState) -> dict[str, float]:
         # Optuna's own times would count what the trial waited.

@@ -68,12 +68,14 @@ class Artifacts:
         Raises:
             ArtifactNotFound: No file has that id.
         """
+        which = FILES.c.artifact_id == artifact_id
         with self._engine.begin() as connection:
-            removed = sqlalchemy.delete(FILES).where(FILES.c.artifact_id == artifact_id)
-            gone = connection.execute(removed.returning(FILES.c.content.is_(None))).one_or_none()
-        if gone is None:
+            # Not by RETURNING: SQLite's (3.40) takes every content for one that is not null there.
+            is_outside = connection.scalar(sqlalchemy.select(FILES.c.content.is_(None)).where(which))
+            connection.execute(sqlalchemy.delete(FILES).where(which))
+        if is_outside is None:
             raise ArtifactNotFound(f"no stored file {artifact_id}")
-        if gone[0] and self.outside is not None:
+        if is_outside and self.outside is not None:
             self.outside.remove(artifact_id)
 
     def row(self, artifact_id: str, content: bytes) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def check_outside(text: str) -> str:
         StorageUrlError: It is of no accepted form.
     """
     parts = urlsplit(text)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(parts.path) > 1:
+    is_local = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    # A path from the working directory would be another one for each worker.
+    if is_local and parts.path.startswith("/") and len(parts.path) > 1:
         return text
     if parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc:
         return text

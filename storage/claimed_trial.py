@@ -110,7 +110,6 @@ class ClaimedTrial:
             files: One of each kind at most; Optuna and its dashboard list them.
             attrs: User attributes.
         """
-
         reached_commit = False
 
         def end(connection: sqlalchemy.Connection) -> None:
@@ -199,8 +198,8 @@ class ClaimedTrial:
     def _prepare(self, artifact_id: str, file: NamedFile) -> dict[str, Any]:
         """The file's row; where bytes are kept outside the database, they are there afterwards."""
         if self._artifacts.outside is not None:
-            # Written down first, so that a worker that dies leaves nothing that nobody knows of. A commit that
-            # was not confirmed has written it down already.
+            # Written down first, so that a worker that dies leaves nothing that nobody knows of; a commit
+            # that was not confirmed has done so already.
             note = insert_on(self._backend.engine, LOOSE_FILES).values(
                 artifact_id=artifact_id, worker=self._worker
             )
@@ -222,7 +221,7 @@ class ClaimedTrial:
         return self._backend.retries.run(transaction)
 
     def _sweep(self, artifact_ids: Collection[str]) -> None:
-        """Remove the bytes outside the database of those files that no trial names, then the notes of them."""
+        """Remove those files from outside the database that no trial names, then the notes of them."""
         if self._artifacts.outside is None or not artifact_ids:
             return
         noted = LOOSE_FILES.c.artifact_id.in_(artifact_ids)

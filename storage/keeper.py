@@ -59,7 +59,9 @@ class LeaseKeeper:
     def stop(self) -> None:
         """End the thread, and let the worker be forgotten if the database can be reached."""
         self._stopped.set()
-        self._thread.join(timeout=self._seconds)
+        # A start that failed has started no thread.
+        if self._thread.ident is not None:
+            self._thread.join(timeout=self._seconds)
         if self._identity is not None:
             try:
                 self._leases.leave(self._identity)

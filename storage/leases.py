@@ -190,11 +190,7 @@ class Leases:
         Returns:
             What this call took back.
         """
-        return [
-            taken
-            for lease in self._stale(expired)
-            if (taken := self._take_back(lease)) is not None
-        ]
+        return [taken for lease in self._stale(expired) if (taken := self._take_back(lease)) is not None]
 
     def _stale(self, expired: bool) -> list[Any]:
         """The leases that do not hold, as rows; those without a worker's row are of one that has left."""

@@ -17,6 +17,11 @@ PASSING_SQLSTATES: Final = ("08", "40", "53", "57P", "25P03")
 and of a transaction that idled too long (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 PASSING_SQLITE: Final = {5, 6, 10, 13}
 """SQLite's BUSY, LOCKED, IOERR and FULL (https://sqlite.org/rescode.html)."""
+NOT_PASSING_WORDS: Final = (
+    *("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist"),
+    *("could not translate", "does not support SSL"),
+)
+"""In what libpq says, which gives no code, of a connection that another try cannot make either."""
 DATABASE_ERRORS: Final = (SQLAlchemyError, StorageInternalError)
 """What SQLAlchemy and Optuna raise when the database fails them."""
 LOG: Final = logging.getLogger(__name__)
@@ -109,7 +114,7 @@ def is_passing(error: BaseException) -> bool:
     # that is refused before the server is up looks the same; those are told apart by their words.
     reason = str(error.orig)
     return type(error.orig).__name__ in ("OperationalError", "InterfaceError") and not any(
-        words in reason for words in ("authentication failed", "does not exist", "could not translate")
+        words in reason for words in NOT_PASSING_WORDS
     )
 
 

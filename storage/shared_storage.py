@@ -1,19 +1,36 @@
 """Optuna's storage for many workers: an exact total, leases taken with the trial, retries, few statements."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
-from storage.errors import TrialLimitReached
+from storage.errors import LeaseLost, TrialLimitReached
 from storage.outages import Retries
 from storage.schema import LEASES, TRIALS, ServerNow
-from storage.trial_rows import SYSTEM_ATTRS, end_trial, hold_lease, report_with_lease, set_attrs, utc_now
+from storage.trial_reader import PARAMS, find_trials, read_trials
+from storage.trial_rows import (
+    SYSTEM_ATTRS,
+    USER_ATTRS,
+    end_trial,
+    hold_lease,
+    insert_on,
+    report_with_lease,
+    utc_now,
+)
 
 TOTAL_KEY: Final = "cnn_search:total"
 """Study system attribute: how many trials the study may have; null for no limit."""
@@ -40,9 +57,13 @@ class SharedStorage(RDBStorage):
         """Called by Optuna in each transaction that writes to a trial; with a worker, its fence.
 
         Raises:
+            UpdateFinishedTrialError: The trial has ended.
             LeaseLost: The trial was taken from this worker.
         """
-        super().check_trial_is_updatable(trial_id, trial_state)
+        if trial_state.is_finished():
+            # Optuna's own check reads the trial for its message. Here that is a transaction of its own, which
+            # on SQLite would wait for the one that this is called in.
+            raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended ({trial_state.name})")
         if trial_id in self.claimed:
             hold_lease(self.scoped_session(), trial_id, self.worker)
 
@@ -97,10 +118,64 @@ class SharedStorage(RDBStorage):
         ).one()
         if limit not in (None, "null") and trials >= int(limit):
             raise TrialLimitReached
-        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
-        if self.worker is not None and template_trial is None:
+        if template_trial is not None:
+            return super()._get_prepared_new_trial(study_id, template_trial, session)
+        # Optuna inserts first, and then counts the trials before it. They are those that were just counted.
+        trial = models.TrialModel(
+            study_id=study_id, number=trials, state=TrialState.RUNNING, datetime_start=datetime.now()
+        )
+        session.add(trial)
+        session.flush()
+        if self.worker is not None:
             self._claim(session, study_id, trial.trial_id)
         return trial
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """As Optuna's, in one statement."""
+        trials: list[FrozenTrial] = self.retries.run(self._transact, read_trials, [trial_id])
+        if not trials:
+            raise KeyError(models.NOT_FOUND_MSG)
+        return trials[0]
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        def read(connection: sqlalchemy.Connection) -> list[FrozenTrial]:
+            ids = find_trials(connection, study_id, included_trial_ids, trial_id_greater_than)
+            return read_trials(connection, ids)
+
+        trials = self.retries.run(self._transact, read)
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        if trial_id not in self.claimed:
+            self.retries.run(
+                super()._set_trial_param,
+                *(trial_id, param_name, param_value_internal, distribution, previous_distribution),
+            )
+            return
+        if previous_distribution is None:
+            previous_distribution = self.retries.run(self._transact, _find_distribution, trial_id, param_name)
+        if previous_distribution is not None:
+            check_distribution_compatibility(previous_distribution, distribution)
+        row = {
+            "param_name": param_name,
+            "param_value": param_value_internal,
+            "distribution_json": distribution_to_json(distribution),
+        }
+        # As with Optuna, a parameter that is there stays as it is.
+        self._insert_with_lease(PARAMS, trial_id, row, key="param_name", changed="param_name")
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """As Optuna's, in one statement for a trial of this worker."""
@@ -109,25 +184,45 @@ class SharedStorage(RDBStorage):
             return
         self.retries.run(self._transact, report_with_lease, trial_id, self.worker, step, intermediate_value)
 
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's, in one statement for a trial of this worker."""
+        if trial_id not in self.claimed:
+            self.retries.run(super().set_trial_user_attr, trial_id, key, value)
+            return
+        row = {"key": key, "value_json": json.dumps(value)}
+        self._insert_with_lease(USER_ATTRS, trial_id, row, key="key", changed="value_json")
+
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As Optuna's, in two statements for a trial of this worker; pruners keep their rungs here."""
+        """As Optuna's, in one statement for a trial of this worker; pruners keep their rungs here."""
         if trial_id not in self.claimed:
             self.retries.run(super().set_trial_system_attr, trial_id, key, value)
             return
+        row = {"key": key, "value_json": json.dumps(value)}
+        self._insert_with_lease(SYSTEM_ATTRS, trial_id, row, key="key", changed="value_json")
 
-        def set_attr(connection: sqlalchemy.Connection) -> None:
-            hold_lease(connection, trial_id, self.worker)
-            set_attrs(connection, SYSTEM_ATTRS, trial_id, {key: value})
+    def _insert_with_lease(
+        self, table: Any, trial_id: int, row: Mapping[str, Any], *, key: str, changed: str
+    ) -> None:
+        """Insert a trial's row, or change a column of the one that has its key, if this worker has the lease.
 
-        self.retries.run(self._transact, set_attr)
+        One statement: its rows come from the lease, which it locks.
 
-    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """As Optuna's, in one statement."""
-        query = sqlalchemy.select(SYSTEM_ATTRS.c.key, SYSTEM_ATTRS.c.value_json).where(
-            SYSTEM_ATTRS.c.trial_id == trial_id
+        Raises:
+            LeaseLost: The worker has not the trial's lease.
+        """
+        columns = [sqlalchemy.literal(value, table.c[name].type) for name, value in row.items()]
+        lease = (
+            sqlalchemy.select(LEASES.c.trial_id, *columns)
+            .where(LEASES.c.trial_id == trial_id, LEASES.c.worker == self.worker)
+            .with_for_update()
         )
-        rows = self.retries.run(self._transact, lambda connection: connection.execute(query).all())
-        return {key: json.loads(value) for key, value in rows}
+        insert = insert_on(self.engine, table).from_select(["trial_id", *row], lease)
+        statement = insert.on_conflict_do_update(
+            index_elements=["trial_id", key], set_={changed: insert.excluded[changed]}
+        )
+        done = self.retries.run(self._transact, lambda connection: connection.execute(statement).rowcount)
+        if done == 0:
+            raise LeaseLost(f"the trial with id {trial_id} was taken from this worker")
 
     def _transact(self, work: Callable[..., Any], *arguments: Any) -> Any:
         with self.engine.begin() as connection:
@@ -154,6 +249,21 @@ class SharedStorage(RDBStorage):
         )
 
 
+def _find_distribution(
+    connection: sqlalchemy.Connection, trial_id: int, param_name: str
+) -> BaseDistribution | None:
+    """The distribution of some trial's parameter of that name, in the study of `trial_id`."""
+    study = sqlalchemy.select(TRIALS.c.study_id).where(TRIALS.c.trial_id == trial_id)
+    query = (
+        sqlalchemy.select(PARAMS.c.distribution_json)
+        .join(TRIALS, TRIALS.c.trial_id == PARAMS.c.trial_id)
+        .where(TRIALS.c.study_id == study.scalar_subquery(), PARAMS.c.param_name == param_name)
+        .limit(1)
+    )
+    found = connection.scalar(query)
+    return None if found is None else json_to_distribution(found)
+
+
 def _retried(name: str) -> Callable[..., Any]:
     method = getattr(RDBStorage, name)
 
@@ -166,8 +276,7 @@ def _retried(name: str) -> Callable[..., Any]:
 
 # Each is one transaction that can be run again: Optuna's are upserts, or find out what is there already.
 for _name in (
-    *("_set_trial_param", "set_trial_user_attr"),
-    *("set_study_user_attr", "set_study_system_attr", "_get_trials", "get_trial", "get_trial_user_attrs"),
+    *("set_study_user_attr", "set_study_system_attr", "get_trial_user_attrs", "get_trial_system_attrs"),
     *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions", "get_all_studies"),
     *("get_study_user_attrs", "get_study_system_attrs", "get_trial_id_from_study_id_trial_number"),
 ):

@@ -114,9 +114,11 @@ def drop_file(connection: sqlalchemy.Connection, trial_id: int, kind: str) -> No
     Bytes outside the database have to go once the transaction is over; until then, and where that fails,
     `LOOSE_FILES` names them.
     """
-    gone = sqlalchemy.delete(FILES).where(FILES.c.trial_id == trial_id, FILES.c.kind == kind)
-    rows = connection.execute(gone.returning(FILES.c.artifact_id, FILES.c.content.is_(None))).all()
-    outside = [artifact_id for artifact_id, is_outside in rows if is_outside]
+    which = (FILES.c.trial_id == trial_id, FILES.c.kind == kind)
+    # Not by RETURNING: SQLite's (3.40) takes every content for one that is not null there.
+    query = sqlalchemy.select(FILES.c.artifact_id).where(*which, FILES.c.content.is_(None))
+    outside = connection.scalars(query).all()
+    connection.execute(sqlalchemy.delete(FILES).where(*which))
     if outside:
         connection.execute(
             sqlalchemy.insert(LOOSE_FILES),

@@ -206,7 +206,7 @@ def check_round(url: str, trials: int, events: list[dict[str, Any]], outcome: Ou
         steps = sorted(trial.intermediate_values)
         if steps != list(range(1, len(steps) + 1)):
             wrong(f"trial {trial.number} has reports for epochs {steps}")
-        if trial.state == TrialState.COMPLETE and len(steps) != EPOCHS:
+        if trial.state == TrialState.COMPLETE and len(steps) != trial.user_attrs["recipe"]["epochs"]:
             wrong(f"trial {trial.number} is complete after {len(steps)} epochs")
     ends = Counter(
         line["trial"]

@@ -54,9 +54,13 @@ def main(url: str, log: str, *options: str) -> int:
             policy=policy,
             digests=sample.DIGESTS,
         )
-        carry_out(assignment, tell, stop)
+        carry_out(assignment, tell, stop, stop.defer)
     return 130 if stop() else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except KeyboardInterrupt:
+        # As the command line does.
+        sys.exit(130)

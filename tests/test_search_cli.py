@@ -77,7 +77,7 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
             "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
             " checkpoint-seconds checkpoint-epochs threads debug",
         ),
-        ("init", "storage study space max-epochs train-samples seed artifacts debug"),
+        ("init", "storage study space max-epochs train-samples seed artifacts trials debug"),
         ("status", "storage study json debug"),
         ("best", "storage study output json debug"),
         ("plot", "storage study output debug"),
@@ -120,6 +120,18 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
         (["run", "--max-epochs", "0"], ["--max-epochs", "1<=x<=10000"]),
         (["run", "--train-samples", "40001"], ["--train-samples", "1<=x<=40000"]),
         (["run", "--seed", "-1"], ["--seed"]),
+        (["worker", "--threads", "0"], ["--threads", "0 is not in the range x>=1"]),
+        (["worker", "--trials", "0"], ["--trials", "0 is not in the range x>=1"]),
+        (["worker", "--lease", "0.5"], ["--lease", "0.5 is not in the range"]),
+        (["run", "--checkpoint-seconds", "-1"], ["--checkpoint-seconds", "-1.0 is not in the range"]),
+        (["run", "--checkpoint-epochs", "0"], ["--checkpoint-epochs", "0 is not in the range x>=1"]),
+        (["worker", "--storage", "mysql://x"], ["'mysql://x': mysql is not supported; give sqlite:///"]),
+        (["init", "--artifacts", "folder"], ["'folder'", "give file:///folder or s3://bucket/prefix"]),
+        (
+            ["run", "--artifacts", "http://h/x"],
+            ["'http://h/x'", "leave it out to keep files in the database"],
+        ),
+        (["worker", "--artifacts", "s3://key:secret@b"], ["artifacts 's3://***'"]),
         (["run", "--speed", "9"], ["No such option", "--speed"]),
         (["run", "--storage", "mysql://x"], ["'mysql://x': mysql is not supported; give sqlite:///file.db"]),
         (["run", "--space", "artcle"], ["artcle"]),
@@ -134,7 +146,7 @@ def test_wrong_usage_exits_2(cli: Cli, arguments: list[str], words: list[str]) -
     assert list(Path.cwd().glob("*.db")) == []
 
 
-@pytest.mark.parametrize("command", ["run", "init"])
+@pytest.mark.parametrize("command", ["run", "worker", "init"])
 def test_a_wrong_space_file_is_shown_by_its_line(cli: Cli, command: str) -> None:
     """The key, its line, and the one that was meant."""
     Path("mine.toml").write_text('base = "article"\n\n[learning_rat]\nlow = 0.001\nhigh = 0.01\n')
@@ -144,7 +156,7 @@ def test_a_wrong_space_file_is_shown_by_its_line(cli: Cli, command: str) -> None
     assert_refused(ended, 2, "mine.toml:3: unknown key 'learning_rat'", "did you mean 'learning_rate'?")
 
 
-@pytest.mark.parametrize("command", ["run", "init", "status", "best", "plot"])
+@pytest.mark.parametrize("command", ["run", "worker", "init", "status", "best", "plot"])
 def test_a_storage_in_a_missing_folder_is_refused(cli: Cli, command: str) -> None:
     """No folder is made up."""
     ended = cli(command, "--storage", "sqlite:///nowhere/x.db")
@@ -184,6 +196,25 @@ def test_init_makes_a_study_once(cli: Cli) -> None:
     assert_refused(
         cli("init", "--study", "mine", "--max-epochs", 5), 1, "the study has 4, --max-epochs gives 5"
     )
+
+
+def test_files_are_where_the_study_was_told_to_keep_them(cli: Cli, tmp_path: Path) -> None:
+    """Only `init` and the first `run` need to say so; another place is refused."""
+    kept = f"file://{tmp_path}/kept"
+    assert cli("init", "--artifacts", kept).code == 0
+    make_searched("sqlite:///cnn-search.db", b"model")
+
+    assert cli("init").code == 0
+    assert cli("init", "--artifacts", kept).code == 0
+    refused = cli("init", "--artifacts", f"file://{tmp_path}/other")
+    assert_refused(refused, 1, f"artifacts: the study has {kept}, --artifacts gives file://{tmp_path}/other")
+    assert cli("best", "--output", "m.h5").code == 0
+    assert Path("m.h5").read_bytes() == b"model"
+    (file,) = (path for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    assert file.read_bytes() == b"model"
+    assert json.loads(cli("status", "--json").out)["settings"]["artifacts"] == kept
+    file.unlink()
+    assert_refused(cli("best", "--output", "m.h5"), 1, "the .h5 file of trial 1 is gone")
 
 
 def test_an_empty_study_has_no_best(cli: Cli) -> None:
@@ -445,6 +476,13 @@ def test_a_search_leaves_model_and_plot_and_says_how_to_go_on(ran: Ran) -> None:
     for number in (0, 1):
         assert len(re.findall(rf"^trial {number} epoch 1/1: loss ", ran.err, re.MULTILINE)) == 1
     assert "2 of 2 done" in ran.err
+
+
+@pytest.mark.full_data
+def test_tensorflow_says_nothing(ran: Ran) -> None:
+    """Neither of its instructions nor of the GPUs that it does not find."""
+    for word in ("oneDNN", "absl", "cuda", "CUDA", "tensorflow", "optuna"):
+        assert word not in ran.err
 
 
 @pytest.mark.full_data

@@ -166,7 +166,7 @@ def search(
     spawn: Callable[..., subprocess.Popen[str]], cifar10: Path, url: str, tmp_path: Path
 ) -> Callable[[], "Search"]:
     """Start a search of one trial of three epochs by the command, on CIFAR-10 itself."""
-    small = ("--trials", 1, "--max-epochs", 3, "--train-samples", 200)
+    small = ("--trials", 1, "--max-epochs", 3, "--train-samples", 200, "--workers", 1)
     return lambda: Search(
         spawn("run", "--storage", url, "--data", cifar10, *small, "--output", tmp_path), url
     )

@@ -1,26 +1,74 @@
-"""search.runtime: how cores are shared among workers."""
+"""search.runtime: how cores and memory are shared among workers."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.runtime import Layout, choose_layout, count_cores
+from search.runtime import WORKER_BYTES, Layout, choose_layout, count_cores, read_free_memory
 
 
 @pytest.mark.parametrize(
     ("cores", "layout"),
     [
         (1, Layout(1, 1)),
-        (2, Layout(1, 2)),
-        (4, Layout(1, 4)),
-        (7, Layout(1, 7)),
-        (8, Layout(2, 4)),
-        (64, Layout(16, 4)),
+        (2, Layout(2, 1)),
+        (4, Layout(4, 1)),
+        (8, Layout(8, 1)),
+        (9, Layout(8, 1)),
+        (64, Layout(8, 8)),
     ],
 )
-def test_a_machine_gets_a_worker_for_every_four_cores(cores: int, layout: Layout) -> None:
-    """And one at least, with all the cores there are."""
+def test_a_machine_gets_a_worker_for_each_core_up_to_eight(cores: int, layout: Layout) -> None:
+    """Further cores are threads."""
     assert choose_layout(cores) == layout
+
+
+@pytest.mark.parametrize(
+    ("workers_worth", "layout"),
+    [(0, Layout(1, 4)), (0.9, Layout(1, 4)), (2.5, Layout(2, 2)), (9, Layout(4, 1))],
+)
+def test_there_are_no_more_workers_than_memory_has_room_for(workers_worth: float, layout: Layout) -> None:
+    """One there is in any case; who asks for a number gets it."""
+    free = int(workers_worth * WORKER_BYTES)
+    assert choose_layout(4, None, free) == layout
+    assert choose_layout(4, 3, free) == Layout(3, 1)
+
+
+def machine(root: Path, **files: str) -> Path:
+    """Linux's files about memory, where 8 GB are available."""
+    contents = {
+        "proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable:    8000000 kB\nSwapFree: 0 kB\n",
+        **files,
+    }
+    for name, content in contents.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free"),
+    [
+        ("max", "5", 8_192_000_000),
+        ("3000000000", "1000000000", 2_000_000_000),
+        ("90000000000", "0", 8_192_000_000),
+        ("3000", "4000", 0),
+    ],
+)
+def test_free_memory_is_within_the_containers_limit(tmp_path: Path, limit: str, used: str, free: int) -> None:
+    """Of the two, whatever is less, and never below 0."""
+    group = {"sys/fs/cgroup/memory.max": f"{limit}\n", "sys/fs/cgroup/memory.current": f"{used}\n"}
+    assert read_free_memory(machine(tmp_path, **group)) == free
+
+
+def test_free_memory_without_a_container_is_the_machines(tmp_path: Path) -> None:
+    """And unknown where the system does not tell."""
+    assert read_free_memory(machine(tmp_path / "linux")) == 8_192_000_000
+    assert read_free_memory(tmp_path / "other") is None
+    assert read_free_memory(machine(tmp_path / "old", **{"proc/meminfo": "MemTotal: 9 kB\n"})) is None
 
 
 @given(cores=st.integers(1, 256), workers=st.integers(1, 256))

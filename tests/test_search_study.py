@@ -1,7 +1,10 @@
 """A study: what it remembers, which wishes it refuses, how it begins."""
 
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,7 +19,6 @@ from search.strategy import attach_strategy
 from search.study import (
     METRIC,
     SETTINGS_KEY,
-    OpenStudy,
     Settings,
     Wishes,
     open_or_create_study,
@@ -24,6 +26,7 @@ from search.study import (
 )
 from search.summary import RECIPE_KEY
 from storage.database import Database, open_database
+from storage.errors import StorageUrlError
 from trainer.recipe import ARTICLE, LIMITS, Recipe
 
 ADAM_ONLY = Space(
@@ -35,6 +38,8 @@ SETTINGS = st.builds(
     max_epochs=st.none() | st.integers(1, 10_000),
     train_samples=st.integers(1, 40_000),
     seed=st.integers(0, 2**31 - 1),
+    artifacts=st.none() | st.sampled_from(["file:///somewhere", "s3://bucket/prefix"]),
+    folder=st.just("a-folder"),
 )
 
 
@@ -47,11 +52,17 @@ def test_settings_survive_json(settings: Settings) -> None:
 @given(settings=SETTINGS)
 def test_settings_never_contradict_themselves(settings: Settings) -> None:
     """Whoever repeats the options that made a study may go on with it."""
-    wishes = Wishes(settings.space, settings.max_epochs, settings.train_samples, settings.seed)
+    wishes = Wishes(
+        settings.space, settings.max_epochs, settings.train_samples, settings.seed, settings.artifacts
+    )
 
     assert wishes.conflicts(settings) == []
     assert Wishes().conflicts(settings) == []
-    assert wishes.settings() == settings
+    # Each study that keeps files elsewhere has a folder that no other has.
+    made = wishes.settings()
+    assert replace(made, folder="a-folder") == settings
+    assert (made.folder == "") == (settings.artifacts is None)
+    assert settings.artifacts is None or wishes.settings().folder != made.folder
 
 
 @given(settings=SETTINGS, number=st.integers(0, 2**31))
@@ -261,3 +272,57 @@ def test_the_settings_of_a_half_made_study_hold(database: Database, monkeypatch:
     (waiting,) = study.trials
     assert Recipe.from_dict(waiting.user_attrs[RECIPE_KEY]).epochs == 2
     assert len(opened.study.trials) == 1
+
+
+def test_a_study_remembers_where_its_files_are(database: Database, url: str, tmp_path: Path) -> None:
+    """In a folder of its own there, which whoever opens it finds; another study has another."""
+    wishes = Wishes(artifacts=f"file://{tmp_path}/kept")
+    opened, _ = open_or_create_study(database, "s", wishes)
+    other, _ = open_or_create_study(database, "t", wishes)
+    opened.artifacts.write("a", io.BytesIO(b"file"))
+
+    elsewhere = open_database(url)
+    found = open_study(elsewhere, "s")
+    assert found.settings == opened.settings
+    assert found.artifacts.open_reader("a").read() == b"file"
+    assert (tmp_path / "kept" / opened.settings.folder / "a").read_bytes() == b"file"
+    assert other.settings.folder != opened.settings.folder
+    again, created = open_or_create_study(elsewhere, "s", wishes)
+    assert (again.settings, created) == (opened.settings, False)
+    elsewhere.close()
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_files_cannot_move_within_a_study(database: Database, tmp_path: Path, is_outside: bool) -> None:
+    """What was stored first would be missing from the new place."""
+    has = f"file://{tmp_path}/a" if is_outside else None
+    open_or_create_study(database, "s", Wishes(artifacts=has))
+
+    with pytest.raises(StudyError) as refused:
+        open_or_create_study(database, "s", Wishes(artifacts=f"file://{tmp_path}/b"))
+
+    shown = "none" if has is None else has
+    assert f"artifacts: the study has {shown}, --artifacts gives file://{tmp_path}/b" in str(refused.value)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "http://host/x", "file://host/x", "file:///", "s3://k:secret@b"])
+def test_a_place_for_files_that_is_none_makes_no_study(database: Database, place: str) -> None:
+    """The forms are listed, and what may be a key is not shown."""
+    with pytest.raises(StorageUrlError, match="give file:///folder or s3://bucket/prefix") as refused:
+        open_or_create_study(database, "s", Wishes(artifacts=place))
+
+    assert "secret" not in str(refused.value)
+    assert optuna.get_all_study_names(database.storage) == []
+
+
+def test_a_study_of_the_version_before_keeps_its_files_in_the_database(database: Database) -> None:
+    """Its settings do not say where."""
+    opened, _ = open_or_create_study(database, "s", Wishes(max_epochs=2))
+    values = opened.settings.to_dict()
+    opened.study.set_user_attr(
+        SETTINGS_KEY, {key: values[key] for key in values if key not in ("artifacts", "folder")}
+    )
+
+    assert open_study(database, "s").settings == opened.settings
+    assert open_study(database, "s").artifacts.outside is None

@@ -1,5 +1,6 @@
 """The views tell a running search as bars or as lines, and survive whatever they are told."""
 
+import errno
 import re
 from io import StringIO
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.events import EpochEnded, Event, Notice, StepsDone, TrialEnded, TrialStarted
 from search.line_view import LineView
 from search.live_view import LiveView
 from search.views import open_view
@@ -97,6 +98,45 @@ def test_a_trial_handed_back_is_not_done() -> None:
     assert "best so far none yet; 0 of 2 done" in written(console)
 
 
+def test_a_trial_that_another_worker_has_is_not_done() -> None:
+    """It is out of sight here, and its best value is not known to have changed."""
+    console = terminal(120)
+    view = LiveView(console, 2)
+    view.show(TrialEnded(2, "complete", 0.5, "", 0.5))
+    view.show(TrialStarted(3, RECIPE, 1))
+    view.show(TrialEnded(3, "taken", None, "another worker has it", None))
+    [footer] = frame(view, console)
+    assert "50.00 % (trial 2)" in footer and "trials done 1/2" in footer
+    assert "trial 3  taken: another worker has it  " in written(console)
+    log = log_file()
+    LineView(log, 2).show(TrialEnded(3, "taken", None, "another worker has it", None))
+    assert written(log) == "trial 3 taken: another worker has it; best so far none yet; 0 of 2 done\n"
+
+
+NOTICE = "storage sqlite:///[a].db: disk [bold]full[/bold]; trying again for up to 600 s"
+
+
+def test_notices_have_lines_of_their_own() -> None:
+    """As they are, brackets included; bars and lines alike go on after them."""
+    log, console = log_file(), terminal(120)
+    LineView(log, None).show(Notice(NOTICE))
+    assert written(log) == NOTICE + "\n"
+    view = LiveView(console, None)
+    view.show(TrialStarted(3, RECIPE, 1))
+    view.show(Notice(NOTICE))
+    assert NOTICE in written(console)
+    assert frame(view, console)[0].startswith("trial 3")
+
+
+def test_a_long_notice_is_cut_at_the_terminals_edge() -> None:
+    """The bars below keep their places."""
+    console = terminal(40)
+    view = LiveView(console, None)
+    view.show(Notice("x" * 100))
+    [line] = written(console).splitlines()
+    assert len(line) == 40 and line.endswith("…")
+
+
 class GonePipe(StringIO):
     """A pipe whose reader has left."""
 
@@ -109,6 +149,22 @@ def test_a_log_without_a_reader_does_not_end_the_search() -> None:
     """A broken pipe swallows the lines and nothing else."""
     with LineView(Console(file=GonePipe(), force_terminal=False), None) as view:
         view.show(TrialStarted(3, RECIPE, 1))
+        view.show(Notice("gone"))
+
+
+class GoneTerminal(StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        """Fail as the system does."""
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_terminal_that_went_away_does_not_end_the_search() -> None:
+    """Neither by an ended trial's line nor by a notice."""
+    view = LiveView(Console(file=GoneTerminal(), force_terminal=True, width=80), None)
+    view.show(Notice("gone"))
+    view.show(TrialEnded(3, "taken", None, "another worker has it", None))
 
 
 def test_a_bar_tells_trial_epoch_numbers_and_time_left() -> None:
@@ -187,8 +243,14 @@ EVENTS = st.one_of(
         st.builds(EpochResult, st.integers(1, 20), *[st.floats()] * 5, st.floats(0, 1e6)),
     ),
     st.builds(
-        TrialEnded, NUMBERS, st.sampled_from(["complete", "waiting"]), ACCURACIES, st.text(), ACCURACIES
+        TrialEnded,
+        NUMBERS,
+        st.sampled_from(["complete", "waiting", "taken"]),
+        ACCURACIES,
+        st.text(),
+        ACCURACIES,
     ),
+    st.builds(Notice, st.text()),
 )
 
 
@@ -202,4 +264,6 @@ def test_no_order_of_events_breaks_a_view(events: list[Event]) -> None:
         bars.show(event)
         lines.show(event)
         assert all(len(line) <= 80 for line in frame(bars, console))
-    assert "\x1b" not in written(log) or any("\x1b" in getattr(event, "note", "") for event in events)
+    assert "\x1b" not in written(log) or any(
+        "\x1b" in getattr(event, "note", getattr(event, "text", "")) for event in events
+    )

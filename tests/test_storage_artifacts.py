@@ -1,72 +1,49 @@
-"""The files of a study: whole or refused, attached bytes first, one checkpoint a trial."""
+"""The files of a database by themselves: whole or refused, in it or outside, and at which places."""
 
 import io
-import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import boto3  # type: ignore[import-untyped]  # It ships no types.
 import optuna
 import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from optuna.artifacts import get_all_artifact_meta
+from moto import mock_aws
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.study import Study
-from optuna.trial import Trial
 
-from storage.artifacts import FILES, SqlArtifactStore
+from storage.artifacts import Artifacts, WholeFiles, check_outside, open_outside
 from storage.database import Database
-from storage.errors import DamagedFileError, StorageError
-from storage.trial_files import (
-    NamedFile,
-    attach_file,
-    drop_checkpoint,
-    read_checkpoint,
-    read_file,
-    save_checkpoint,
-)
-
-MODEL = NamedFile("trial-0-0.7712.h5", "application/x-hdf5", b"\x89HDF" + bytes(range(256)))
-HISTORY = NamedFile("trial-0-history.csv", "text/csv", b"epoch\n1\n")
+from storage.errors import DamagedFileError, StorageError, StorageUrlError
+from storage.schema import FILES
 
 
-@pytest.fixture
-def store(database: Database) -> SqlArtifactStore:
-    """The files of an empty database."""
-    return database.artifacts
-
-
-@pytest.fixture
-def study(database: Database) -> Study:
-    """A study in it."""
-    return optuna.create_study(storage=database.storage, study_name="files", direction="maximize")
-
-
-@pytest.fixture
-def trial(study: Study) -> Trial:
-    """Its running trial."""
-    return study.ask()
-
-
-def stored(database: Database) -> dict[str, int]:
-    """The size of each stored file, by id."""
-    with database._backend.engine.connect() as connection:
-        rows = connection.execute(sqlalchemy.select(FILES.c.artifact_id, FILES.c.size_bytes))
-        return {row.artifact_id: row.size_bytes for row in rows}
-
-
-def damage(database: Database, change: Callable[[bytes], bytes]) -> None:
-    """Change every stored file's bytes behind the store's back."""
-    with database._backend.engine.begin() as connection:
-        for row in connection.execute(sqlalchemy.select(FILES)).all():
-            values = {"content": change(row.content)}
-            connection.execute(sqlalchemy.update(FILES).where(FILES.c.artifact_id == row.artifact_id), values)
+@pytest.fixture(params=["database", "folder", "s3"])
+def store(
+    request: pytest.FixtureRequest,
+    any_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Artifacts]:
+    """The files of an empty database of each kind, kept at each place there is."""
+    if request.param != "s3":
+        place = None if request.param == "database" else f"file://{tmp_path}/files"
+        yield any_database.open_artifacts(place, "folder")
+        return
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        boto3.client("s3").create_bucket(Bucket="models")
+        yield any_database.open_artifacts("s3://models", "folder")
 
 
 @given(content=st.binary(max_size=3000))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
-def test_what_is_written_is_read(store: SqlArtifactStore, content: bytes) -> None:
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10, deadline=None)
+def test_what_is_written_is_read(store: Artifacts, content: bytes) -> None:
     """Any bytes come back, and a second file of the same id takes the first one's place."""
     store.write("same", io.BytesIO(content))
 
@@ -74,7 +51,7 @@ def test_what_is_written_is_read(store: SqlArtifactStore, content: bytes) -> Non
         assert reader.read() == content
 
 
-def test_a_large_file_is_kept(store: SqlArtifactStore) -> None:
+def test_a_large_file_is_kept(store: Artifacts) -> None:
     """Three megabytes are what a model with Adam's state has."""
     content = bytes(range(256)) * 12_000
     store.write("model", io.BytesIO(content))
@@ -82,13 +59,14 @@ def test_a_large_file_is_kept(store: SqlArtifactStore) -> None:
     assert store.open_reader("model").read() == content
 
 
-def test_a_reader_is_optunas_own_protocol(store: SqlArtifactStore, tmp_path: Any, trial: Trial) -> None:
-    """Optuna's upload and download functions work with the store."""
+def test_the_store_is_optunas_own_protocol(store: Artifacts, tmp_path: Path) -> None:
+    """Optuna's upload and download functions work with it, for a file that belongs to no trial of ours."""
+    study = optuna.create_study()
     path = tmp_path / "given.bin"
     path.write_bytes(b"given")
 
     artifact_id = optuna.artifacts.upload_artifact(
-        artifact_store=store, file_path=str(path), study_or_trial=trial
+        artifact_store=store, file_path=str(path), study_or_trial=study
     )
     optuna.artifacts.download_artifact(
         artifact_store=store, artifact_id=artifact_id, file_path=str(tmp_path / "got.bin")
@@ -97,227 +75,127 @@ def test_a_reader_is_optunas_own_protocol(store: SqlArtifactStore, tmp_path: Any
     assert (tmp_path / "got.bin").read_bytes() == b"given"
 
 
-def test_a_file_that_is_not_there_is_optunas_error(store: SqlArtifactStore) -> None:
-    """Reading and removing raise what Optuna and its dashboard expect."""
-    store.write("other", io.BytesIO(b"1"))
-
-    with pytest.raises(ArtifactNotFound, match="no stored file missing"):
-        store.open_reader("missing")
-    with pytest.raises(ArtifactNotFound, match="no stored file missing"):
-        store.remove("missing")
-    assert store.open_reader("other").read() == b"1"
-
-
-def test_a_removed_file_is_gone(store: SqlArtifactStore, database: Database) -> None:
-    """It and no other, and a second removal is an error."""
+def test_a_removed_file_is_gone(store: Artifacts) -> None:
+    """It and no other, in the database and outside; what is not there is Optuna's error."""
     store.write("a", io.BytesIO(b"1"))
     store.write("b", io.BytesIO(b"22"))
 
     store.remove("a")
 
-    assert stored(database) == {"b": 2}
-    with pytest.raises(ArtifactNotFound):
-        store.remove("a")
+    for attempt in (store.open_reader, store.remove):
+        with pytest.raises(ArtifactNotFound, match="no stored file a"):
+            attempt("a")
+    if store.outside is not None:
+        with pytest.raises(ArtifactNotFound):
+            store.outside.open_reader("a").close()
+    assert store.open_reader("b").read() == b"22"
 
 
 @pytest.mark.parametrize(
-    "change",
+    "damage",
     [
         lambda content: bytes([content[0] ^ 1]) + content[1:],
-        lambda content: content[:-1] + bytes([content[-1] ^ 128]),
         lambda content: content[:-1],
         lambda content: content + b"\0",
-        lambda content: b"",
     ],
-    ids=["first bit", "last bit", "truncated", "longer", "empty"],
+    ids=["a bit", "truncated", "longer"],
 )
 def test_damaged_bytes_are_refused(
-    database: Database, trial: Trial, change: Callable[[bytes], bytes]
+    store: Artifacts, any_database: Database, damage: Callable[[bytes], bytes]
 ) -> None:
-    """Both ways to a file tell both digests, and neither gives a byte."""
-    artifact_id = attach_file(database.artifacts, database.storage, trial._trial_id, MODEL)
-    save_checkpoint(database.artifacts, database.storage, trial._trial_id, b"state")
-    damage(database, change)
+    """Wherever the bytes are, the database knows which they were."""
+    store.write("a", io.BytesIO(b"state"))
+    if store.outside is not None:
+        store.outside.write("a", io.BytesIO(damage(b"state")))
+    else:
+        with any_database._backend.engine.begin() as connection:
+            connection.execute(sqlalchemy.update(FILES).values(content=damage(b"state")))
 
-    with pytest.raises(DamagedFileError, match=rf"stored file {artifact_id} is damaged: \d+ bytes with SHA"):
-        database.artifacts.open_reader(artifact_id)
-    with pytest.raises(DamagedFileError, match="written were 260 with"):
-        read_file(database.artifacts, database.storage, trial.study.trials[0], ".h5")
-    with pytest.raises(DamagedFileError, match="written were 5 with"):
-        read_checkpoint(database.artifacts, database.storage, trial._trial_id)
-
-
-def test_attached_files_are_seen_by_optuna(database: Database, trial: Trial, study: Study) -> None:
-    """Name, type and id are there as Optuna's own functions write them, and the files can be read."""
-    for file in (MODEL, HISTORY):
-        attach_file(database.artifacts, database.storage, trial._trial_id, file)
-
-    metas = get_all_artifact_meta(study.trials[0], storage=database.storage)
-
-    assert {(meta.filename, meta.mimetype) for meta in metas} == {
-        (MODEL.filename, MODEL.mimetype),
-        (HISTORY.filename, HISTORY.mimetype),
-    }
-    contents = {meta.filename: database.artifacts.open_reader(meta.artifact_id).read() for meta in metas}
-    assert contents == {file.filename: file.content for file in (MODEL, HISTORY)}
-    for suffix, file in ((".h5", MODEL), (".csv", HISTORY)):
-        assert read_file(database.artifacts, database.storage, study.trials[0], suffix) == file
+    with pytest.raises(DamagedFileError, match=r"stored file a is damaged: \d bytes .*, written were 5 with"):
+        store.open_reader("a")
 
 
-def test_files_of_one_trial_are_no_other_trials(database: Database, study: Study) -> None:
-    """Two trials may have files of the same name."""
-    trials = [study.ask(), study.ask()]
-    for number, trial in enumerate(trials):
-        file = NamedFile("same.h5", "application/x-hdf5", bytes([number]))
-        attach_file(database.artifacts, database.storage, trial._trial_id, file)
+def test_bytes_outside_are_not_in_the_database(any_database: Database, tmp_path: Path) -> None:
+    """And whoever opens the database without the place is told so."""
+    store = any_database.open_artifacts(f"file://{tmp_path}/files", "folder")
+    store.write("a", io.BytesIO(b"bytes"))
 
-    read = [read_file(database.artifacts, database.storage, trial, ".h5").content for trial in study.trials]
-    assert read == [b"\0", b"\1"]
-
-
-def test_a_file_attached_again_takes_the_place_of_the_first(
-    database: Database, trial: Trial, study: Study
-) -> None:
-    """A trial that was run twice, as its worker died at the very end, has one model."""
-    attach_file(database.artifacts, database.storage, trial._trial_id, MODEL)
-    second = NamedFile("trial-0-0.7799.h5", MODEL.mimetype, b"second")
-    attach_file(database.artifacts, database.storage, trial._trial_id, second)
-
-    assert read_file(database.artifacts, database.storage, study.trials[0], ".h5") == second
-    assert len(get_all_artifact_meta(study.trials[0], storage=database.storage)) == 1
-    assert len(stored(database)) == 1
+    assert (tmp_path / "files/folder/a").read_bytes() == b"bytes"
+    with pytest.raises(StorageError, match="the bytes of stored file a are not in the database"):
+        any_database.open_artifacts(None, "").open_reader("a")
 
 
-def test_a_file_that_was_never_attached_is_named(database: Database, trial: Trial, study: Study) -> None:
-    """As is one whose bytes somebody removed."""
-    with pytest.raises(StorageError, match=r"trial 0 has no \.h5 file"):
-        read_file(database.artifacts, database.storage, study.trials[0], ".h5")
+def test_a_write_that_fails_leaves_the_file_before_it(tmp_path: Path) -> None:
+    """Of a file that could not be written whole there is nothing, under no name."""
+    files = WholeFiles(tmp_path)
+    files.write("a", io.BytesIO(b"old"))
 
-    database.artifacts.remove(attach_file(database.artifacts, database.storage, trial._trial_id, MODEL))
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise OSError(28, "No space left on device")
 
-    with pytest.raises(StorageError, match=r"the \.h5 file of trial 0 is gone"):
-        read_file(database.artifacts, database.storage, study.trials[0], ".h5")
+    with pytest.raises(OSError, match="No space left"):
+        files.write("a", Broken())
 
-
-def test_without_metadata_there_are_only_bytes(
-    database: Database, trial: Trial, study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A crash between the two steps of attaching leaves bytes that nobody names."""
-    monkeypatch.setattr(database.storage, "set_trial_system_attr", _crash)
-
-    with pytest.raises(ConnectionResetError):
-        attach_file(database.artifacts, database.storage, trial._trial_id, MODEL)
-
-    assert get_all_artifact_meta(study.trials[0], storage=database.storage) == []
-    assert list(stored(database).values()) == [len(MODEL.content)]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert files.open_reader("a").read() == b"old"
 
 
-def test_without_bytes_there_is_no_metadata(
-    database: Database, trial: Trial, study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A crash in the first step leaves nothing."""
-    monkeypatch.setattr(SqlArtifactStore, "write", _crash)
-
-    with pytest.raises(ConnectionResetError):
-        attach_file(database.artifacts, database.storage, trial._trial_id, MODEL)
-
-    assert get_all_artifact_meta(study.trials[0], storage=database.storage) == []
-    assert stored(database) == {}
-
-
-def test_a_write_that_fails_leaves_the_file_before_it(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The old row goes in the transaction that brings the new one."""
-    database.artifacts.write("a", io.BytesIO(b"old"))
-    monkeypatch.setattr(sqlalchemy, "insert", _crash)
-
-    with pytest.raises(ConnectionResetError):
-        database.artifacts.write("a", io.BytesIO(b"new"))
-
-    assert database.artifacts.open_reader("a").read() == b"old"
-
-
-def test_only_the_newest_checkpoint_is_kept(database: Database, trial: Trial) -> None:
-    """However many were saved, there is one row, and dropping it leaves none."""
-    assert read_checkpoint(database.artifacts, database.storage, trial._trial_id) is None
-    for content in (b"1", b"22", b"333"):
-        save_checkpoint(database.artifacts, database.storage, trial._trial_id, content)
-        assert read_checkpoint(database.artifacts, database.storage, trial._trial_id) == content
-        assert list(stored(database).values()) == [len(content)]
-
-    drop_checkpoint(database.artifacts, database.storage, trial._trial_id)
-
-    assert read_checkpoint(database.artifacts, database.storage, trial._trial_id) is None
-    assert stored(database) == {}
-
-
-def test_dropping_no_checkpoint_does_nothing(database: Database, trial: Trial, study: Study) -> None:
-    """A trial that never had one carries no trace of it."""
-    drop_checkpoint(database.artifacts, database.storage, trial._trial_id)
-
-    assert study.trials[0].system_attrs == {}
-
-
-def test_checkpoints_of_trials_are_apart(database: Database, study: Study) -> None:
-    """Dropping one trial's leaves another one's, and neither shows as an attached file."""
-    first, second = study.ask(), study.ask()
-    save_checkpoint(database.artifacts, database.storage, first._trial_id, b"first")
-    save_checkpoint(database.artifacts, database.storage, second._trial_id, b"second")
-
-    drop_checkpoint(database.artifacts, database.storage, first._trial_id)
-
-    assert read_checkpoint(database.artifacts, database.storage, second._trial_id) == b"second"
-    assert get_all_artifact_meta(study.trials[1], storage=database.storage) == []
+@pytest.mark.parametrize("text", ["file:///folder", "file://localhost/a/b", "s3://bucket", "s3://bucket/a/b"])
+def test_folders_and_buckets_are_accepted(text: str) -> None:
+    """The URL comes back as it was."""
+    assert check_outside(text) == text
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"),
+    "text",
     [
-        ("storage.artifacts.SqlArtifactStore.write", b"old"),
-        ("optuna.storages._cached_storage._CachedStorage.set_trial_system_attr", b"old"),
-        ("storage.artifacts.SqlArtifactStore.remove", b"new"),
+        "",
+        "folder",
+        "/folder",
+        "file:folder",
+        "file://host/folder",
+        "file:///",
+        "s3://",
+        "s3:///a",
+        "http://h/x",
     ],
 )
-def test_a_crash_at_any_step_leaves_a_whole_checkpoint(
-    database: Database, trial: Trial, step: str, expected: bytes
-) -> None:
-    """The old one until the new one's name is written, the new one from then on."""
-    save_checkpoint(database.artifacts, database.storage, trial._trial_id, b"old")
+def test_other_places_are_refused_with_the_accepted_ones(text: str) -> None:
+    """The message shows what was given, what could be, and what happens without it."""
+    with pytest.raises(StorageUrlError) as refused:
+        check_outside(text)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConnectionResetError):
-        patch.setattr(step, _crash)
-        save_checkpoint(database.artifacts, database.storage, trial._trial_id, b"new")
-
-    assert read_checkpoint(database.artifacts, database.storage, trial._trial_id) == expected
-    save_checkpoint(database.artifacts, database.storage, trial._trial_id, b"next")
-    assert read_checkpoint(database.artifacts, database.storage, trial._trial_id) == b"next"
+    assert str(refused.value) == (
+        f"artifacts {text!r}: give file:///folder or s3://bucket/prefix; "
+        "leave it out to keep files in the database"
+    )
 
 
-def test_a_checkpoint_that_is_gone_is_an_error_and_can_be_dropped(database: Database, trial: Trial) -> None:
-    """The trial does not silently begin anew, but it can still end."""
-    save_checkpoint(database.artifacts, database.storage, trial._trial_id, b"state")
-    (artifact_id,) = stored(database)
-    database.artifacts.remove(artifact_id)
-
-    with pytest.raises(StorageError, match="the checkpoint of a trial is gone"):
-        read_checkpoint(database.artifacts, database.storage, trial._trial_id)
-    drop_checkpoint(database.artifacts, database.storage, trial._trial_id)
-
-    assert read_checkpoint(database.artifacts, database.storage, trial._trial_id) is None
+@pytest.mark.parametrize("text", ["s3://key:hunter2@bucket/a", "http://ann:hunter2@host", "ann:hunter2@host"])
+def test_a_refusal_shows_no_password(text: str) -> None:
+    """S3's keys are for its own settings, and not for the database, where the URL would be kept."""
+    with pytest.raises(StorageUrlError) as refused:
+        check_outside(text)
+    assert "hunter2" not in str(refused.value)
 
 
-def test_metadata_is_json_as_optuna_writes_it(database: Database, trial: Trial, study: Study) -> None:
-    """The dashboard reads the attribute itself."""
-    artifact_id = attach_file(database.artifacts, database.storage, trial._trial_id, HISTORY)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """The system's reason is passed on."""
+    (tmp_path / "taken").touch()
 
-    assert json.loads(study.trials[0].system_attrs[f"artifacts:{artifact_id}"]) == {
-        "artifact_id": artifact_id,
-        "filename": HISTORY.filename,
-        "mimetype": "text/csv",
-        "encoding": None,
-    }
+    with pytest.raises(StorageError, match="taken/folder cannot be made: Not a directory"):
+        open_outside(f"file://{tmp_path}/taken", "folder")
 
 
-def _crash(*_: Any, **__: Any) -> Any:
-    raise ConnectionResetError("the machine went away")
+def test_s3_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra of this project's."""
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setattr("optuna.artifacts.Boto3ArtifactStore", _no_boto3)
+
+    with pytest.raises(StorageError, match=r"S3 needs boto3; pip install 'cnn-search\[s3\]'"):
+        open_outside("s3://bucket", "folder")
+
+
+def _no_boto3(*_: Any) -> None:
+    raise ImportError("No module named 'boto3'")

@@ -1,6 +1,7 @@
 """A study's database: which URLs open it, what is refused and how, what several processes do at once."""
 
 import dataclasses
+import logging
 import multiprocessing
 import sqlite3
 from collections import Counter
@@ -11,31 +12,68 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from hypothesis import example, given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 
-from storage.database import Database, open_database, parse_url, show_url
+from storage.database import Database, open_database
 from storage.errors import StorageError, StorageUrlError, TrialLimitReached
+from storage.process import own_identity
+from storage.schema import FILES, LEASES, VERSIONS
+from storage.url import check_storage, parse_url, show_url
 
-PROCESSES = 6
+PROCESSES = 16
+ASKING = 8
+TOTAL = 100
+ROUNDS = 20
 Together = Callable[..., list[Any]]
+EmptyDatabase = Callable[[], str]
 
 
 @pytest.fixture(scope="module")
 def together() -> Iterator[Together]:
-    """Call a function in six other processes at once, with a barrier before the arguments given."""
-    context = multiprocessing.get_context("spawn")
+    """Call a function in other processes at once, with a barrier before the arguments given."""
+    # Processes that have imported everything, which 16 of them would do one after another.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["storage.database"])
     with context.Manager() as manager, ProcessPoolExecutor(PROCESSES, context) as pool:
-        barrier = manager.Barrier(PROCESSES)
 
-        def call(work: Callable[..., Any], *arguments: Any) -> list[Any]:
+        def call(work: Callable[..., Any], *arguments: Any, processes: int = PROCESSES) -> list[Any]:
+            barrier = manager.Barrier(processes)
             # Each waits at the barrier for the others, so that no process can take two.
-            futures = [pool.submit(work, barrier, *arguments) for _ in range(PROCESSES)]
+            futures = [pool.submit(work, barrier, *arguments) for _ in range(processes)]
             return [future.result() for future in futures]
 
         yield call
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> EmptyDatabase:
+    """Gives the URL of another empty database at each call, of each kind."""
+    if request.param == "postgresql":
+        create: EmptyDatabase = request.getfixturevalue("postgres")
+        return create
+    numbers = iter(range(ROUNDS))
+    return lambda: f"sqlite:///{tmp_path}/study-{next(numbers)}.db"
+
+
+def do(url: str, *statements: str) -> None:
+    """Run SQL as another program would."""
+    engine = sqlalchemy.create_engine(parse_url(url))
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(sqlalchemy.text(statement))
+    engine.dispose()
+
+
+def tables(url: str) -> set[str]:
+    """The names of the tables there."""
+    engine = sqlalchemy.create_engine(parse_url(url))
+    names = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    return names
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
@@ -127,25 +165,62 @@ def test_any_text_is_a_url_or_refused(text: str) -> None:
         assert len(str(refused)) < 400
 
 
-def test_an_unreachable_server_is_an_error_without_password() -> None:
-    """What the driver says is passed on in one line."""
-    with pytest.raises(StorageError) as refused:
-        open_database("postgresql://ann:hunter2@127.0.0.1:1/studies")
+def test_a_storage_is_checked_without_touching_it(tmp_path: Path) -> None:
+    """What can be told beforehand is: URL, folder, kind of file; nothing is made."""
+    check_storage(f"sqlite:///{tmp_path}/new.db")
+    check_storage("postgresql://ann:hunter2@127.0.0.1:1/studies")
+    with pytest.raises(StorageUrlError, match="mysql is not supported"):
+        check_storage("mysql://host/db")
+    with pytest.raises(StorageError, match="does not exist; create it first"):
+        check_storage(f"sqlite:///{tmp_path}/no/where/new.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreachable_server_is_an_error_without_password(caplog: pytest.LogCaptureFixture) -> None:
+    """What the driver says is passed on in one line, and so it is logged while trying again."""
+    with caplog.at_level(logging.DEBUG), pytest.raises(StorageError) as refused:
+        open_database("postgresql://ann:hunter2@127.0.0.1:1/studies", patience_seconds=0.05)
 
     message = str(refused.value)
-    assert "postgresql+psycopg2://ann:***@127.0.0.1:1/studies" in message
+    assert "postgresql://ann:***@127.0.0.1:1/studies" in message.replace("+psycopg2", "")
     assert "refused" in message
     assert "hunter2" not in message
     assert "\n" not in message
+    assert "trying again" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
-def test_an_open_database_shows_no_url(database: Database) -> None:
+def test_a_wrong_password_is_an_error_at_once(postgres: EmptyDatabase, caplog: Any) -> None:
+    """Patience would not help, and neither password is shown."""
+    if make_url(url := postgres()).password is None:
+        pytest.skip("the server asks for no password")
+    wrong = make_url(url).set(password="hunter2").render_as_string(hide_password=False)
+
+    with pytest.raises(StorageError, match="authentication failed") as refused:
+        open_database(wrong, patience_seconds=1000)
+
+    assert "hunter2" not in str(refused.value)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_missing_database_of_a_server_is_an_error_at_once(postgres: EmptyDatabase, create: bool) -> None:
+    """The server's own words say so; nobody but its administrator can make one."""
+    url = make_url(postgres()).set(database="no_such_database").render_as_string(hide_password=False)
+
+    with pytest.raises(StorageError, match='database "no_such_database" does not exist'):
+        open_database(url, create=create, patience_seconds=1000)
+
+
+def test_an_open_database_shows_no_url(any_database: Database) -> None:
     """Its repr, which ends up in logs and tracebacks, holds nothing that could hold a password."""
-    secret = dataclasses.replace(database, _url=make_url("postgresql://ann:hunter2@h/d?password=hunter2"))
+    secret = dataclasses.replace(any_database, _url=make_url("postgresql://ann:hunter2@h/d?password=hunter2"))
 
     for shown in (repr(secret), str(secret), f"{secret}"):
         assert "hunter2" not in shown
         assert "ann" not in shown
+    password = any_database._url.password
+    assert not isinstance(password, str) or password not in repr(any_database)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -184,17 +259,6 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     assert path.stat().st_size > 0
 
 
-def test_a_schema_of_another_optuna_is_refused(url: str, tmp_path: Path) -> None:
-    """Optuna says what to do, and that is passed on."""
-    open_database(url).close()
-    with sqlite3.connect(tmp_path / "study.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
-    connection.close()
-
-    with pytest.raises(StorageError, match=r"study\.db: .*optuna.*upgrade"):
-        open_database(url)
-
-
 def test_a_missing_file_is_not_created_on_request(url: str, tmp_path: Path) -> None:
     """Reading commands with a mistyped URL leave no empty database behind."""
     with pytest.raises(StorageError, match="no such file; `cnn-search run` starts a study there"):
@@ -202,13 +266,80 @@ def test_a_missing_file_is_not_created_on_request(url: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_written_is_there_for_the_next(url: str) -> None:
+@pytest.mark.parametrize("content", ["nothing", "another program", "Optuna alone"])
+def test_a_database_without_our_tables_is_left_as_it_is_on_request(any_url: str, content: str) -> None:
+    """The message says how a study gets there."""
+    do(any_url)
+    if content == "another program":
+        do(any_url, "CREATE TABLE accounts (name TEXT)")
+    elif content == "Optuna alone":
+        storage = optuna.storages.RDBStorage(parse_url(any_url).render_as_string(hide_password=False))
+        storage.engine.dispose()
+    before = tables(any_url)
+
+    with pytest.raises(StorageError, match="holds no study of cnn-search; `cnn-search run` starts one there"):
+        open_database(any_url, create=False)
+
+    assert tables(any_url) == before
+
+
+def test_our_tables_stand_beside_those_of_others(any_url: str) -> None:
+    """Another program's tables stay as they are."""
+    do(any_url, "CREATE TABLE accounts (name TEXT)", "INSERT INTO accounts VALUES ('ann')")
+
+    open_database(any_url).close()
+
+    assert tables(any_url) > {"accounts", "trials", FILES.name}
+    do(any_url, "DELETE FROM accounts WHERE name = 'ann'")
+
+
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("version", [None, 1, 99])
+def test_tables_of_another_version_are_refused(any_url: str, version: int | None, create: bool) -> None:
+    """Earlier ones, which had no version at first, and later ones alike; the message says what to do."""
+    open_database(any_url).close()
+    if version is None:
+        do(any_url, f"DROP TABLE {VERSIONS.name}")
+    else:
+        do(any_url, f"UPDATE {VERSIONS.name} SET version = {version}")
+    before = tables(any_url)
+
+    words = f"tables are of version {version or 1} of cnn-search's schema, this program's is 2; name a new"
+    with pytest.raises(StorageError, match=words):
+        open_database(any_url, create=create)
+
+    assert tables(any_url) == before
+
+
+def test_a_set_up_that_died_half_way_is_made_up_for(any_url: str) -> None:
+    """The version is written last; all that comes before it may be there or not."""
+    open_database(any_url).close()
+    do(any_url, f"DELETE FROM {VERSIONS.name}", "DROP VIEW best_trial", f"DROP TABLE {LEASES.name}")
+
+    with pytest.raises(StorageError, match="holds no study"):
+        open_database(any_url, create=False)
+    open_database(any_url).close()
+
+    do(any_url, "SELECT * FROM best_trial", f"SELECT * FROM {LEASES.name}")
+    open_database(any_url, create=False).close()
+
+
+def test_a_schema_of_another_optuna_is_refused(any_url: str) -> None:
+    """Optuna says what to do, and that is passed on."""
+    open_database(any_url).close()
+    do(any_url, "UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+
+    with pytest.raises(StorageError, match=r"^storage .*: .*optuna.*upgrade"):
+        open_database(any_url)
+
+
+def test_what_was_written_is_there_for_the_next(any_url: str) -> None:
     """Closing and opening again, also without `create`, finds the study."""
-    first = open_database(url)
+    first = open_database(any_url)
     optuna.create_study(storage=first.storage, study_name="kept")
     first.close()
 
-    second = open_database(url, create=False)
+    second = open_database(any_url, create=False)
     assert optuna.get_all_study_names(second.storage) == ["kept"]
     second.close()
 
@@ -222,72 +353,72 @@ def test_transactions_take_the_write_lock_at_their_start(database: Database, tmp
     other.close()
 
 
-def test_processes_open_an_empty_database_together(together: Together, url: str) -> None:
-    """None fails, and each finds the study that one of them created."""
-    found = together(_open_and_create, url)
-
-    assert found == [["together"]] * PROCESSES
-
-
-def test_the_trial_limit_is_exact_over_processes(together: Together, url: str) -> None:
-    """However the processes meet, the study has the trials that it may have, and each is somebody's."""
-    _open_and_create(None, url)
-
-    taken = together(_ask_until_refused, url, 25)
-
-    assert sorted(number for numbers in taken for number in numbers) == list(range(25))
-    database = open_database(url)
-    study = optuna.load_study(storage=database.storage, study_name="together")
-    assert Counter(trial.state for trial in study.trials) == {TrialState.COMPLETE: 25}
+def test_who_set_ups_is_not_idle_in_a_transaction(postgres: EmptyDatabase) -> None:
+    """PostgreSQL ends connections that idle in one, and with the connection its lock would be gone."""
+    database = open_database(postgres())
+    query = sqlalchemy.text(
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid IN "
+        "(SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+    )
+    with database.exclusive(), database._backend.engine.connect() as connection:
+        assert connection.scalars(query).all() == ["idle"]
+    with database._backend.engine.connect() as connection:
+        assert connection.scalars(query).all() == []
     database.close()
 
 
-def test_a_waiting_trial_goes_to_one_process(together: Together, url: str) -> None:
-    """Every round all processes ask at once for the one trial that waits."""
-    _open_and_create(None, url)
-    database = open_database(url)
+def test_processes_open_an_empty_database_together(together: Together, empty_database: EmptyDatabase) -> None:
+    """None of 16 fails, and each finds the study that one of them created."""
+    assert together(_open_and_create, empty_database()) == [["together"]] * PROCESSES
+
+
+@pytest.mark.faults
+def test_processes_open_an_empty_database_together_each_time(
+    together: Together, empty_database: EmptyDatabase
+) -> None:
+    """Twenty times, 16 processes meet at an empty database."""
+    for _ in range(ROUNDS):
+        assert together(_open_and_create, empty_database()) == [["together"]] * PROCESSES
+
+
+def test_the_trial_limit_is_exact_over_processes(together: Together, any_url: str) -> None:
+    """However eight workers meet, the study has 100 trials, each of which was one worker's."""
+    _prepare(any_url, TOTAL, waiting=10)
+
+    taken = together(_ask_until_refused, any_url, processes=ASKING)
+
+    assert sorted(number for numbers in taken for number in numbers) == list(range(TOTAL))
+    database = open_database(any_url)
     study = optuna.load_study(storage=database.storage, study_name="together")
-    for x in range(12):
-        study.enqueue_trial({"x": x})
+    assert Counter(trial.state for trial in study.trials) == {TrialState.COMPLETE: TOTAL}
+    with database._backend.engine.connect() as connection:
+        assert connection.execute(sqlalchemy.select(LEASES)).all() == []
     database.close()
 
-    taken = together(_ask_until_refused, url, 12)
 
-    assert sorted(number for numbers in taken for number in numbers) == list(range(12))
-
-
-def test_a_limit_holds_for_its_study_alone_and_can_be_lifted(database: Database) -> None:
-    """Enqueued trials count, too."""
-    study = optuna.create_study(storage=database.storage, study_name="limited")
-    other = optuna.create_study(storage=database.storage, study_name="other")
-    database.limit_trials(study, 2)
-    study.enqueue_trial({})
-    study.ask()
-    study.ask()
-
-    with pytest.raises(TrialLimitReached):
-        study.ask()
-    assert len(study.trials) == 2
-    assert other.ask().number == 0
-    database.limit_trials(study, None)
-    assert study.ask().number == 2
-
-
-def test_a_set_up_holds_off_other_processes(together: Together, url: str) -> None:
+def test_a_set_up_holds_off_other_processes(together: Together, any_url: str) -> None:
     """Each process adds one to a number that it has read before, and none is lost."""
-    _open_and_create(None, url)
+    _prepare(any_url, None)
 
-    together(_count_up, url, 5)
+    together(_count_up, any_url, 3, processes=ASKING)
 
-    database = open_database(url)
+    database = open_database(any_url)
     study = optuna.load_study(storage=database.storage, study_name="together")
-    assert study.user_attrs["count"] == 5 * PROCESSES
+    assert study.user_attrs["count"] == 3 * ASKING
+    database.close()
+
+
+def _prepare(url: str, total: int | None, waiting: int = 0) -> None:
+    database = open_database(url)
+    study = optuna.create_study(storage=database.storage, study_name="together")
+    database.limit_trials(study, total)
+    for x in range(waiting):
+        study.enqueue_trial({"x": x})
     database.close()
 
 
 def _open_and_create(barrier: Any, url: str) -> list[str]:
-    if barrier is not None:
-        barrier.wait()
+    barrier.wait()
     database = open_database(url)
     with database.exclusive():
         optuna.create_study(storage=database.storage, study_name="together", load_if_exists=True)
@@ -296,12 +427,12 @@ def _open_and_create(barrier: Any, url: str) -> list[str]:
     return names
 
 
-def _ask_until_refused(barrier: Any, url: str, limit: int) -> list[int]:
+def _ask_until_refused(barrier: Any, url: str) -> list[int]:
     database = open_database(url)
-    study = optuna.load_study(
-        storage=database.storage, study_name="together", sampler=optuna.samplers.RandomSampler()
-    )
-    database.limit_trials(study, limit)
+    sampler = optuna.samplers.RandomSampler()
+    study = optuna.load_study(storage=database.storage, study_name="together", sampler=sampler)
+    database.work_as(own_identity())
+    artifacts = database.open_artifacts(None, "")
     numbers: list[int] = []
     barrier.wait()
     while True:
@@ -311,7 +442,8 @@ def _ask_until_refused(barrier: Any, url: str, limit: int) -> list[int]:
             database.close()
             return numbers
         numbers.append(trial.number)
-        study.tell(trial, trial.suggest_float("x", 0, 20))
+        value = trial.suggest_float("x", 0, 20)
+        database.claimed(artifacts, trial._trial_id).finish(TrialState.COMPLETE, value)
 
 
 def _count_up(barrier: Any, url: str, times: int) -> None:

@@ -30,6 +30,7 @@ from storage.trial_rows import REPORTS, SYSTEM_ATTRS, USER_ATTRS, VALUES
 
 THREADS = 8
 TOTAL = 100
+LEASED = "INSERT INTO cnn_search_leases"
 PATIENCE_SECONDS = 60.0
 PARAMS: Any = models.TrialParamModel.__table__
 MODEL = NamedFile("model", "trial-0-0.7712.h5", "application/x-hdf5", b"\x89HDF" + bytes(range(256)))
@@ -139,12 +140,26 @@ def change(database: Database, statement: sqlalchemy.Executable) -> None:
 
 
 @contextmanager
-def broken_commit(database: Database, outcome: Literal["done", "lost"]) -> Iterator[None]:
-    """Let the next commit fail as it does when the connection breaks: before it reached the server, or after."""
-    dialect: Any = database._backend.engine.dialect
+def broken_commit(
+    database: Database, outcome: Literal["done", "lost"], statement: str = "INSERT"
+) -> Iterator[None]:
+    """Let one commit fail as it does when the connection breaks: before it reached the server, or after.
+
+    It is the first one after a statement that begins with `statement`.
+    """
+    engine = database._backend.engine
+    dialect: Any = engine.dialect
     real = dialect.do_commit
+    seen: list[str] = []
+
+    def on_execute(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if text.startswith(statement):
+            seen.append(text)
 
     def commit(connection: Any) -> None:
+        if not seen:
+            real(connection)
+            return
         dialect.do_commit = real
         if outcome == "done":
             real(connection)
@@ -157,10 +172,12 @@ def broken_commit(database: Database, outcome: Literal["done", "lost"]) -> Itera
         raise error
 
     dialect.do_commit = commit
+    sqlalchemy.event.listen(engine, "before_cursor_execute", on_execute)
     try:
         yield
+        assert dialect.do_commit == real, "no such commit"
     finally:
-        assert dialect.do_commit == real, "nothing was committed"
+        sqlalchemy.event.remove(engine, "before_cursor_execute", on_execute)
         dialect.do_commit = real
 
 
@@ -326,7 +343,7 @@ def test_a_trial_whose_commit_was_not_confirmed_is_released(
     if waits:
         worker.study.enqueue_trial({})
 
-    with broken_commit(worker.database, outcome):
+    with broken_commit(worker.database, outcome, LEASED):
         trial = worker.study.ask()
     worker.database.release_strays()
 
@@ -344,7 +361,7 @@ def test_a_total_holds_through_an_unconfirmed_commit(office: Office, no_pause: N
     worker = office.hire(patience_seconds=PATIENCE_SECONDS)
     worker.database.limit_trials(worker.study, 1)
 
-    with broken_commit(worker.database, "done"), pytest.raises(TrialLimitReached):
+    with broken_commit(worker.database, "done", LEASED), pytest.raises(TrialLimitReached):
         worker.study.ask()
     worker.database.release_strays()
 
@@ -357,7 +374,7 @@ def test_a_trial_that_was_handed_back_can_stray_too(office: Office) -> None:
     worker = office.hire(patience_seconds=PATIENCE_SECONDS)
     worker.take()[1].hand_back(None, {})
 
-    with broken_commit(worker.database, "done"):
+    with broken_commit(worker.database, "done", LEASED):
         assert worker.study.ask().number == 1
     worker.database.release_strays()
 
@@ -455,7 +472,7 @@ def test_only_the_writes_of_a_lost_trial_are_refused(office: Office) -> None:
 
 def test_reports_are_read_as_they_were_made(office: Office) -> None:
     """Also those that no database column takes as they are; a step reported before stays as it was."""
-    trial, claimed = office.hire().take()
+    trial, _ = office.hire().take()
     values = {1: 0.25, 2: math.inf, 3: -math.inf, 4: math.nan, 10: 1e-300}
     for step, value in values.items():
         trial.report(value, step)

@@ -55,10 +55,12 @@ def worker(
     from search.study import open_or_create_study
     from search.summary import best_trial, summarise_trials
     from search.views import open_view
+    from storage.url import check_storage
     from trainer.data import load
 
     work, wishes = split_options(options)
     wished = read_wishes(**wishes)
+    check_storage(storage)
     load(data)
     database = open_database_of(storage, patience_seconds=PATIENCE_SECONDS, must_hurry=stop)
     opened, _ = open_or_create_study(database, study, wished)
@@ -73,7 +75,7 @@ def worker(
     left = None if total is None else max(0, total - sum(trial.ended is not None for trial in before))
     assignment = make_assignment(storage, study, data, minutes, threads or count_cores(), **work)
     with open_view(make_console(stderr=True), left, best_trial(before)) as view:
-        carry_out(assignment, view.show, stop)
+        carry_out(assignment, view.show, stop, stop.defer)
     if stop():
         complain("stopped; what it ran was handed back")
         return INTERRUPTED
@@ -81,15 +83,25 @@ def worker(
 
 
 class StopRequest:
-    """Whether SIGINT, SIGTERM or SIGHUP came; a second one, or no end in time, ends the process at once."""
+    """Whether SIGINT, SIGTERM or SIGHUP came.
+
+    A first one ends the process at once as long as it holds no trial, which `defer` tells; later it is for
+    the worker to hear. A second one, or no end in time, ends it in any case.
+    """
 
     def __init__(self) -> None:
-        self._requested = False
+        """Listen from now on; call in the main thread."""
+        self._requested = self._deferred = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._request)
 
     def __call__(self) -> bool:
+        """Whether it came."""
         return self._requested
+
+    def defer(self) -> None:
+        """From now on a request waits until the worker has handed back."""
+        self._deferred = True
 
     def _request(self, *_: object) -> None:
         if self._requested:
@@ -98,3 +110,5 @@ class StopRequest:
         # Where Python cannot answer any more, such as in a call that waits for a dead network, the kernel
         # does: SIGALRM kills. The lease then runs out, and the trial goes on elsewhere.
         signal.alarm(STOP_SECONDS)
+        if not self._deferred:
+            raise KeyboardInterrupt

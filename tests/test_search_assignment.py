@@ -1,0 +1,160 @@
+"""search.assignment: what a worker process does, from the data to the last trial, here in this process."""
+
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sample
+
+from search.assignment import Assignment, CheckpointPolicy, carry_out
+from search.errors import SearchError, StudyError
+from search.events import Event, Notice, TrialEnded
+from search.study import Wishes, open_or_create_study
+from storage.database import Database
+from storage.errors import StorageError
+from trainer.errors import TrainerError
+
+pytestmark = pytest.mark.usefixtures("tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Leave TensorFlow as it is, which takes its threads once; gives the threads asked for."""
+    threads: list[int] = []
+    monkeypatch.setattr("search.runtime.start_tensorflow", threads.append)
+    return threads
+
+
+@pytest.fixture
+def assignment(database: Database, url: str) -> Assignment:
+    """One trial of one epoch on 64 images of the sample."""
+    opened, _ = open_or_create_study(database, "sample", Wishes(None, 1, 64))
+    database.limit_trials(opened.study, 1)
+    return Assignment(
+        url, "sample", sample.PATH, None, threads=3, precision="float32", digests=sample.DIGESTS
+    )
+
+
+def never() -> bool:
+    """Nobody says stop."""
+    return False
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Make workers do nothing; gives what each was built with."""
+    built: list[dict[str, Any]] = []
+
+    class Idle:
+        def __init__(self, opened: Any, data: Any, emit: Callable[[Event], None], **options: Any) -> None:
+            built.append({"opened": opened, "data": data, "emit": emit, **options})
+
+        def run(self) -> None:
+            built[-1]["began"] = True
+            logging.getLogger("storage.outages").warning("%s: away", "storage x")
+            logging.getLogger("storage.outages").info("nobody cares")
+
+    monkeypatch.setattr("search.worker.Worker", Idle)
+    return built
+
+
+def test_an_assignment_is_carried_out(assignment: Assignment, started: list[int]) -> None:
+    """Until the study has its total; then there is nothing to do."""
+    events: list[Event] = []
+    carry_out(assignment, events.append, never)
+
+    ended = [event for event in events if isinstance(event, TrialEnded)]
+    assert [(event.number, event.state) for event in ended] == [(0, "complete")]
+    assert started == [3]
+    events.clear()
+    carry_out(assignment, events.append, never)
+    assert events == []
+
+
+def test_the_worker_gets_what_the_assignment_says(
+    assignment: Assignment, workers: list[dict[str, Any]]
+) -> None:
+    """Its lease, its policy, its precision, its end and whom to ask."""
+    policy = CheckpointPolicy(5.0, 2)
+    ends = replace(assignment, ends_at=time.time() - 1, lease_seconds=7.0, policy=policy)
+    events: list[Event] = []
+
+    carry_out(ends, events.append, never)
+    carry_out(assignment, events.append, never)
+
+    first, second = workers
+    assert (first["lease_seconds"], first["policy"], first["precision"]) == (7.0, policy, "float32")
+    assert first["must_stop"] is never
+    assert first["time_is_up"]()
+    assert not second["time_is_up"]()
+    assert first["opened"].study.study_name == "sample"
+
+
+def test_whoever_starts_it_hears_when_it_is_ready(
+    assignment: Assignment, workers: list[dict[str, Any]]
+) -> None:
+    """When there is a worker, which has not asked for a trial."""
+    ready: list[bool] = []
+    carry_out(assignment, lambda event: None, never, lambda: ready.append("began" in workers[0]))
+    assert ready == [False]
+
+
+def test_what_the_storage_logs_is_shown_among_the_events(
+    assignment: Assignment, workers: list[dict[str, Any]]
+) -> None:
+    """A line for each warning; nobody listens any more when the worker has ended, however it does."""
+    events: list[Event] = []
+
+    carry_out(assignment, events.append, never)
+
+    assert events == [Notice("storage x: away")]
+    with pytest.raises(StudyError):
+        carry_out(replace(assignment, study="x"), events.append, never)
+    logging.getLogger("storage.outages").warning("later")
+    assert len(events) == 1
+    assert logging.getLogger("storage").handlers == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"study": "x"}, SearchError, r"has no study 'x' \(it has: sample\)"),
+        ({"storage": "sqlite:///nowhere.db"}, StorageError, "no such file"),
+        ({"storage": "mysql://x"}, StorageError, "mysql is not supported"),
+        ({"digests": sample.digests_of(sample.small())}, TrainerError, "x_train has SHA-256"),
+    ],
+)
+def test_what_is_missing_is_said(
+    assignment: Assignment, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """In the words of whoever misses it."""
+    with pytest.raises(error, match=words):
+        carry_out(replace(assignment, **changes), lambda event: None, never)
+
+
+def test_a_database_that_is_away_is_given_up_when_told_to_stop(
+    assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be waited for much longer; the wait is told of, and no password is."""
+    monkeypatch.setattr("storage.outages.HURRIED_SECONDS", 0.0)
+    away = replace(assignment, storage="postgresql://ann:hunter2@127.0.0.1:1/d")
+    events: list[Event] = []
+
+    with pytest.raises(StorageError, match="Connection refused") as refused:
+        carry_out(away, events.append, lambda: True)
+
+    (notice,) = events
+    assert isinstance(notice, Notice)
+    assert "trying again for up to 600 s" in notice.text
+    assert "hunter2" not in notice.text + str(refused.value) + repr(away)
+
+
+def test_an_assignment_travels_to_another_process(assignment: Assignment) -> None:
+    """As it is, its policy included."""
+    there = replace(assignment, policy=CheckpointPolicy(1.0, 3))
+
+    assert pickle.loads(pickle.dumps(there)) == there

@@ -1,0 +1,222 @@
+"""`cnn-search worker`, and the total that it shares with `run`; real processes train CIFAR-10 itself."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished
+from optuna.trial import TrialState
+from test_search_fleet import Search, linux_only, study_at
+from test_search_worker import count_leases, stored_state
+
+from search.assignment import Assignment
+from search.events import Event, Notice
+from search.fleet import Stop
+from search.study import open_study
+from storage.database import open_database
+from storage.errors import StorageError
+
+Cli = Callable[..., Finished]
+
+
+@pytest.fixture
+def assignments(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Assignment]]:
+    """Make `run` and `worker` train nothing, without data; gives what they would have done."""
+    given: list[Assignment] = []
+
+    def run_fleet(opened: Any, assignment: Assignment, workers: int, show: Any) -> Stop:
+        given.append(assignment)
+        return Stop()
+
+    def carry_out(
+        assignment: Assignment, emit: Callable[[Event], None], _: Any, on_ready: Callable[[], None]
+    ) -> None:
+        given.append(assignment)
+        on_ready()
+        emit(Notice("the database was away"))
+
+    monkeypatch.setattr("trainer.data.load", lambda data: None)
+    monkeypatch.setattr("search.fleet.run_fleet", run_fleet)
+    monkeypatch.setattr("search.assignment.carry_out", carry_out)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield given
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def limit() -> int | None:
+    """The total of the study in this folder."""
+    database = open_database("sqlite:///cnn-search.db", create=False)
+    total = database.read_limit(open_study(database, "cifar10").study)
+    database.close()
+    return total
+
+
+@pytest.mark.usefixtures("assignments")
+def test_the_total_is_the_studys(cli: Cli) -> None:
+    """`run` sets it, or lifts it without --trials; the others change it only where they are told to."""
+    for arguments, total in (
+        (["run", "--trials", 5], 5),
+        (["worker"], 5),
+        (["run", "--trials", 2], 2),
+        (["worker", "--trials", 4], 4),
+        (["worker"], 4),
+        (["run"], None),
+        (["worker"], None),
+        (["worker", "--trials", 3], 3),
+        (["init", "--trials", 7], 7),
+        (["init"], 7),
+    ):
+        ended = cli(*arguments)
+        assert ended.code == 0, ended.err
+        assert limit() == total, arguments
+
+
+@pytest.mark.usefixtures("assignments")
+def test_a_worker_says_what_it_joins(cli: Cli) -> None:
+    """The study, its total and what it searches; all on stderr, as is what happens."""
+    first = cli("worker", "--max-epochs", 4, "--trials", 6)
+    second = cli("worker", "--study", "other")
+
+    assert (first.code, first.out, second.code) == (0, "", 0)
+    lines = first.err.splitlines()
+    assert lines[0] == "joining study 'cifar10' in sqlite:///cnn-search.db, of 6 trials"
+    assert "epochs: 4 (fixed)" in first.err
+    assert lines[-1] == "the database was away"
+    assert second.err.startswith("joining study 'other' in sqlite:///cnn-search.db, of any number of trials")
+
+
+def test_a_workers_options_reach_it(cli: Cli, assignments: list[Assignment]) -> None:
+    """As those of `run` do; what is left open has the same defaults."""
+    options = ("--lease", 9, "--checkpoint-seconds", 5, "--checkpoint-epochs", 2, "--precision", "float32")
+    cli("worker", *options, "--threads", 3, "--data", "d")
+    cli("run", *options, "--workers", 1, "--data", "d")
+    cli("worker")
+    cli("run")
+
+    told, same, *defaults = assignments
+    assert (told.storage, told.study, told.data) == ("sqlite:///cnn-search.db", "cifar10", Path("d"))
+    assert told.threads == 3
+    for assignment in (told, same):
+        assert (assignment.lease_seconds, assignment.precision) == (9.0, "float32")
+        assert (assignment.policy.seconds, assignment.policy.epochs) == (5.0, 2)
+        assert assignment.ends_at is None
+    for assignment in defaults:
+        assert (assignment.lease_seconds, assignment.precision) == (60.0, "auto")
+        assert (assignment.policy.seconds, assignment.policy.epochs) == (60.0, None)
+
+
+@pytest.mark.usefixtures("assignments")
+def test_a_worker_cannot_search_otherwise_than_its_study(cli: Cli) -> None:
+    """It is refused before it takes a trial."""
+    cli("init", "--max-epochs", 4)
+
+    ended = cli("worker", "--max-epochs", 5)
+
+    assert (ended.code, ended.out) == (1, "")
+    assert "the study has 4, --max-epochs gives 5" in ended.err
+
+
+@pytest.mark.usefixtures("assignments")
+def test_a_worker_whose_database_stays_away_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reason, and an exit code by which a service manager starts it again."""
+
+    def fail(*_: Any) -> None:
+        raise StorageError("storage x: gone")
+
+    monkeypatch.setattr("search.assignment.carry_out", fail)
+
+    ended = cli("worker")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.endswith("cnn-search: storage x: gone\n")
+
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+
+def run_script(script: str) -> tuple[int, str, str]:
+    """What Python makes of a script: exit code, stdout and stderr."""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@SIGNALS
+def test_a_second_signal_ends_a_worker_at_once(number: signal.Signals) -> None:
+    """The first one is a request, whose patience the system keeps: SIGALRM kills."""
+    script = f"""
+import os, signal
+from search.cli.worker import STOP_SECONDS, StopRequest
+stop = StopRequest()
+stop.defer()
+before = stop()
+os.kill(os.getpid(), {number})
+print(before, stop(), 0 < signal.alarm(0) <= STOP_SECONDS < 10, flush=True)
+os.kill(os.getpid(), {number})
+print("still here")
+"""
+    assert run_script(script) == (130, "False True True\n", "")
+
+
+@SIGNALS
+def test_a_worker_without_a_trial_ends_at_the_first_signal(number: signal.Signals) -> None:
+    """As long as it loads its data or waits for its database, there is nothing to hand back."""
+    script = f"""
+import os
+from search.cli.worker import StopRequest
+stop = StopRequest()
+try:
+    os.kill(os.getpid(), {number})
+    print("still here")
+except KeyboardInterrupt:
+    print("interrupted", stop())
+"""
+    assert run_script(script) == (0, "interrupted True\n", "")
+
+
+@pytest.fixture
+def join(spawn: Callable[..., subprocess.Popen[str]], cifar10: Path, url: str) -> Callable[[], Search]:
+    """Start a worker in a study of one trial of three epochs."""
+    small = ("--trials", 1, "--max-epochs", 3, "--train-samples", 200)
+    return lambda: Search(spawn("worker", "--storage", url, "--data", cifar10, *small), url)
+
+
+@linux_only
+@pytest.mark.full_data
+def test_a_stopped_worker_hands_back_what_the_next_one_finishes(join: Callable[[], Search]) -> None:
+    """Its trial waits with its last epoch, and nothing in the database says that it was ever there."""
+    first = join()
+    first.wait_for("trial 0 epoch 1/3")
+    first.process.send_signal(signal.SIGTERM)
+    code, out, err = first.finish()
+
+    assert (code, out) == (130, "")
+    assert err.startswith("joining study 'cifar10' in sqlite:///")
+    assert err.endswith("cnn-search: stopped; what it ran was handed back\n")
+    assert "trial 0 waiting; best so far none yet; 0 of 1 done" in err
+    database = open_database(first.url, create=False)
+    (trial,) = open_study(database, "cifar10").study.trials
+    assert trial.state == TrialState.WAITING
+    state = stored_state(database, trial)
+    assert state is not None
+    assert [state.epoch] == [max(trial.intermediate_values)]
+    assert count_leases(database) == (0, 0)
+    database.close()
+
+    second = join()
+    code, out, err_of_second = second.finish()
+
+    assert (code, out) == (0, "")
+    assert f"goes on at epoch {state.epoch + 1}" in err_of_second
+    assert "1 of 1 done" in err_of_second
+    with study_at(first.url) as study:
+        (trial,) = study.trials
+        assert trial.state == TrialState.COMPLETE
+        assert sorted(trial.intermediate_values) == [1, 2, 3]
+    for word in ("oneDNN", "absl", "Traceback", "tensorflow", "optuna"):
+        assert word not in err + err_of_second
