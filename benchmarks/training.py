@@ -273,6 +273,7 @@ def measure_many() -> dict[str, float]:
     start_tensorflow()
     from trainer.data import load
     from trainer.evaluation import Evaluator
+    from trainer.model import forget_models
     from trainer.model_file import model_from_bytes, model_to_bytes
     from trainer.precision import choose_precision
     from trainer.recipe import OPTIMIZERS, Recipe
@@ -292,6 +293,7 @@ def measure_many() -> dict[str, float]:
         )
         model = trainer.train(recipe).build_model()
         evaluator.score(model_from_bytes(model_to_bytes(model)))
+        forget_models()
         if number in (20, 100, 200):
             resident[str(number)] = memory_bytes("VmRSS")
     return {**resident, "traces": trainer.traces}

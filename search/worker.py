@@ -18,6 +18,7 @@ from storage.outages import DATABASE_ERRORS, explain
 from storage.process import Identity, own_identity
 from trainer.cifar10 import Cifar10
 from trainer.evaluation import Evaluator
+from trainer.model import forget_models
 from trainer.precision import Precision
 from trainer.state import EpochResult, TrainingState
 from trainer.training import Trainer
@@ -134,6 +135,7 @@ class Worker:
             return ""
         finally:
             run.let_go()
+            forget_models()
         self._emit(run.ended())
         return failure
 
