@@ -5,8 +5,8 @@
 Each round runs 4 real worker processes on a sample of CIFAR-10 to 24 finished trials, and does something to
 a random one of them every few seconds: `kill` (SIGKILL, replaced), `term` (SIGTERM, replaced), `freeze`
 (SIGSTOP for twice the time of a lease, then SIGCONT), `restart` (the PostgreSQL server stops for five
-seconds, twice a round). Then everything that is stored is looked at. Prints a table; exit code 1 where a round
-went wrong.
+seconds, twice a round). Then everything that is stored is looked at. Prints a table; exit code 1 where a
+round went wrong.
 """
 
 import argparse

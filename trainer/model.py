@@ -79,12 +79,13 @@ def initial_weights(model: keras.Model, seed: int) -> list[npt.NDArray[np.float3
 
 def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
     """The Keras optimizer of that name (`trainer.recipe.OPTIMIZERS`), all else at Keras's defaults."""
+    # Named, because Keras would number them in the order of their making, and so the arrays in the file.
     makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
-        "sgd": lambda: keras.optimizers.SGD(learning_rate),
-        "momentum": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
-        "nesterov": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM, nesterov=True),
-        "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate),
-        "adam": lambda: keras.optimizers.Adam(learning_rate),
+        "sgd": lambda: keras.optimizers.SGD(learning_rate, name=name),
+        "momentum": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM, name=name),
+        "nesterov": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM, nesterov=True, name=name),
+        "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, name=name),
+        "adam": lambda: keras.optimizers.Adam(learning_rate, name=name),
     }
     return makers[name]()
 
