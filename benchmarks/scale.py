@@ -67,9 +67,7 @@ from search.summary import (
     RECIPE_KEY,
     SECONDS_KEY,
     WORKER_KEY,
-    best_trial,
     summarise_trial,
-    summarise_trials,
 )
 from storage.claimed_trial import NamedFile
 from storage.database import Database, open_database
@@ -413,7 +411,8 @@ def run_trial(opened: OpenStudy, study: Study, meter: Meter, keeper: LeaseKeeper
     # As `TrialRun.ended`.
     with meter.measure("show"):
         summarise_trial(database.storage.get_trial(trial._trial_id))
-        best_trial(summarise_trials(opened.study))
+        with contextlib.suppress(ValueError):
+            _ = opened.study.best_value
 
 
 WORKER = {"host": "machine", "pid": 1, "gpu": None}
