@@ -138,7 +138,8 @@ def test_a_write_that_fails_leaves_the_file_before_it(tmp_path: Path) -> None:
         files.write("a", Broken())
 
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert files.open_reader("a").read() == b"old"
+    with files.open_reader("a") as reader:
+        assert reader.read() == b"old"
 
 
 @pytest.mark.parametrize("text", ["file:///folder", "file://localhost/a/b", "s3://bucket", "s3://bucket/a/b"])
