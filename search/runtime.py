@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 MOST_WORKERS: Final = 8
-"""More trials at once than these, and the sampler learns too late; an estimate. Further cores are threads."""
+"""More trials at once than these, and the sampler learns too late; an estimate."""
 WORKER_BYTES: Final = 1_500_000_000
-"""Memory to have for each worker: its peak of 1.0 GB (docs/speed.md) and room for the system's caches."""
+"""Memory to have for each worker: its peak of 1.1 GB (docs/speed.md) and room for the system's caches."""
 
 
 def count_cores() -> int:
@@ -52,7 +52,7 @@ def choose_layout(cores: int, workers: int | None = None, memory_bytes: int | No
     """Share `cores` among `workers`, or among as many as serve best.
 
     Steps of 64 small images give a second thread too little to do: on two cores two workers of one thread
-    train 1.2 to 1.3 times as many steps as one worker of two (`benchmarks/workers.py`, docs/speed.md). So
+    train 1.2 to 1.4 times as many steps as one worker of two (`benchmarks/workers.py`, docs/speed.md). So
     there is a worker for each core, as far as memory and `MOST_WORKERS` go.
 
     Args:

@@ -480,3 +480,16 @@ def _same(left: TrainingState | None, right: TrainingState) -> bool:
 
 def _without_seconds(result: TrainingResult) -> list[EpochResult]:
     return [dataclasses.replace(epoch, seconds=0.0) for epoch in result.history]
+
+
+def test_a_state_of_another_recipe_is_refused(tensorflow: None) -> None:
+    """Rates, seed and learning rate would be one recipe's, the number of epochs the other's."""
+    from trainer.state import StateError
+    from trainer.training import Trainer
+
+    data = sample.load()
+    trainer = Trainer(data.train, data.validation)
+    state = trainer.train(Recipe(epochs=1)).state
+
+    with pytest.raises(StateError, match="cannot go on as"):
+        trainer.train(Recipe(epochs=2, seed=1), state=state)

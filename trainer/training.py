@@ -17,7 +17,7 @@ from trainer.errors import OutOfMemoryError
 from trainer.model import build_model, compile_model
 from trainer.precision import Precision
 from trainer.recipe import Recipe
-from trainer.state import EpochResult, TrainingState
+from trainer.state import EpochResult, StateError, TrainingState
 
 STEPS_PER_CALL: Final = 50
 """Steps between two looks at the outside world: about a second on two cores, too rare to cost anything."""
@@ -98,6 +98,7 @@ class Trainer:
 
         Raises:
             OutOfMemoryError: The device had no memory left.
+            StateError: `state` is one of another recipe.
         """
         try:
             return self._run(recipe, state, on_epoch, on_steps)
@@ -110,6 +111,8 @@ class Trainer:
         engine = self._engine(recipe)
         if state is None:
             state = engine.begin(recipe)
+        elif state.recipe != recipe:
+            raise StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
         engine.load(state)
         while state.epoch < recipe.epochs:
             result = _train_epoch(engine, recipe, state.epoch + 1, on_steps)
