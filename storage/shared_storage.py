@@ -18,17 +18,17 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
-from storage.errors import LeaseLost, TrialLimitReached
+from storage.errors import TrialLimitReached
 from storage.outages import Retries
 from storage.schema import LEASES, TRIALS, ServerNow
 from storage.trial_reader import PARAMS, find_trials, read_trials
 from storage.trial_rows import (
+    REPORTS,
     SYSTEM_ATTRS,
     USER_ATTRS,
     end_trial,
     hold_lease,
-    insert_on,
-    report_with_lease,
+    insert_with_lease,
     utc_now,
 )
 
@@ -175,54 +175,46 @@ class SharedStorage(RDBStorage):
             "distribution_json": distribution_to_json(distribution),
         }
         # As with Optuna, a parameter that is there stays as it is.
-        self._insert_with_lease(PARAMS, trial_id, row, key="param_name", changed="param_name")
+        self._insert(PARAMS, trial_id, row, key="param_name", changed="param_name")
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """As Optuna's, in one statement for a trial of this worker."""
         if trial_id not in self.claimed:
             self.retries.run(super().set_trial_intermediate_value, trial_id, step, intermediate_value)
             return
-        self.retries.run(self._transact, report_with_lease, trial_id, self.worker, step, intermediate_value)
+        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(
+            intermediate_value
+        )
+        row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+        # A step that was reported before stays as it is.
+        self._insert(REPORTS, trial_id, row, key="step", changed="step")
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's, in one statement for a trial of this worker."""
         if trial_id not in self.claimed:
             self.retries.run(super().set_trial_user_attr, trial_id, key, value)
-            return
-        row = {"key": key, "value_json": json.dumps(value)}
-        self._insert_with_lease(USER_ATTRS, trial_id, row, key="key", changed="value_json")
+        else:
+            self._set_attr(USER_ATTRS, trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's, in one statement for a trial of this worker; pruners keep their rungs here."""
         if trial_id not in self.claimed:
             self.retries.run(super().set_trial_system_attr, trial_id, key, value)
-            return
+        else:
+            self._set_attr(SYSTEM_ATTRS, trial_id, key, value)
+
+    def _set_attr(self, table: Any, trial_id: int, key: str, value: Any) -> None:
         row = {"key": key, "value_json": json.dumps(value)}
-        self._insert_with_lease(SYSTEM_ATTRS, trial_id, row, key="key", changed="value_json")
+        self._insert(table, trial_id, row, key="key", changed="value_json")
 
-    def _insert_with_lease(
-        self, table: Any, trial_id: int, row: Mapping[str, Any], *, key: str, changed: str
-    ) -> None:
-        """Insert a trial's row, or change a column of the one that has its key, if this worker has the lease.
-
-        One statement: its rows come from the lease, which it locks.
-
-        Raises:
-            LeaseLost: The worker has not the trial's lease.
-        """
-        columns = [sqlalchemy.literal(value, table.c[name].type) for name, value in row.items()]
-        lease = (
-            sqlalchemy.select(LEASES.c.trial_id, *columns)
-            .where(LEASES.c.trial_id == trial_id, LEASES.c.worker == self.worker)
-            .with_for_update()
+    def _insert(self, table: Any, trial_id: int, row: Mapping[str, Any], *, key: str, changed: str) -> None:
+        """`insert_with_lease` as this worker, in a transaction of its own."""
+        self.retries.run(
+            self._transact,
+            lambda connection: insert_with_lease(
+                connection, table, trial_id, self.worker, row, key=key, changed=changed
+            ),
         )
-        insert = insert_on(self.engine, table).from_select(["trial_id", *row], lease)
-        statement = insert.on_conflict_do_update(
-            index_elements=["trial_id", key], set_={changed: insert.excluded[changed]}
-        )
-        done = self.retries.run(self._transact, lambda connection: connection.execute(statement).rowcount)
-        if done == 0:
-            raise LeaseLost(f"the trial with id {trial_id} was taken from this worker")
 
     def _transact(self, work: Callable[..., Any], *arguments: Any) -> Any:
         with self.engine.begin() as connection:

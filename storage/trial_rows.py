@@ -38,39 +38,48 @@ def hold_lease(connection: Session | sqlalchemy.Connection, trial_id: int, worke
         LEASES.c.trial_id == trial_id, LEASES.c.worker == worker
     )
     if connection.execute(lease.with_for_update()).one_or_none() is None:
-        raise LeaseLost(f"the trial with id {trial_id} was taken from this worker")
+        raise _lost(trial_id)
 
 
-def report_with_lease(
-    connection: sqlalchemy.Connection, trial_id: int, worker: str, step: int, value: float
+def insert_with_lease(
+    connection: sqlalchemy.Connection,
+    table: Any,
+    trial_id: int,
+    worker: str | None,
+    row: Mapping[str, Any],
+    *,
+    key: str,
+    changed: str,
 ) -> None:
-    """Report a step's value; one that was reported before stays as it is.
+    """Insert a trial's row, or change a column of the one that has its key, if `worker` has the lease.
 
     One statement: its rows come from the lease, which it locks.
+
+    Args:
+        connection: In a transaction.
+        table: One of Optuna's that have a trial's rows.
+        trial_id: The trial's id.
+        worker: Who writes.
+        row: The columns' values, without the trial's id.
+        key: The column that, with the trial's id, tells a row from others.
+        changed: What is changed where there is such a row. `key` itself changes nothing and still counts as
+            a row, which a statement that does nothing would not.
 
     Raises:
         LeaseLost: The worker has not the trial's lease.
     """
-    stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    columns = [sqlalchemy.literal(value, table.c[name].type) for name, value in row.items()]
     lease = (
-        sqlalchemy.select(
-            LEASES.c.trial_id,
-            sqlalchemy.literal(step, REPORTS.c.step.type),
-            sqlalchemy.literal(stored, REPORTS.c.intermediate_value.type),
-            sqlalchemy.literal(kind, REPORTS.c.intermediate_value_type.type),
-        )
+        sqlalchemy.select(LEASES.c.trial_id, *columns)
         .where(LEASES.c.trial_id == trial_id, LEASES.c.worker == worker)
         .with_for_update()
     )
-    columns = ["trial_id", "step", "intermediate_value", "intermediate_value_type"]
-    report = (
-        insert_on(connection, REPORTS)
-        .from_select(columns, lease)
-        # Changes nothing, and counts as a row, which a statement that does nothing would not.
-        .on_conflict_do_update(index_elements=["trial_id", "step"], set_={"step": step})
+    insert = insert_on(connection, table).from_select(["trial_id", *row], lease)
+    statement = insert.on_conflict_do_update(
+        index_elements=["trial_id", key], set_={changed: insert.excluded[changed]}
     )
-    if connection.execute(report).rowcount == 0:
-        raise LeaseLost(f"the trial with id {trial_id} was taken from this worker")
+    if connection.execute(statement).rowcount == 0:
+        raise _lost(trial_id)
 
 
 def set_attrs(connection: sqlalchemy.Connection, table: Any, trial_id: int, attrs: Mapping[str, Any]) -> None:
@@ -134,3 +143,7 @@ def insert_on(bind: sqlalchemy.Connection | sqlalchemy.Engine, table: Any) -> An
 def utc_now() -> datetime:
     """Now, as Optuna keeps its times: UTC, without saying so."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _lost(trial_id: int) -> LeaseLost:
+    return LeaseLost(f"the trial with id {trial_id} was taken from this worker")
