@@ -1,11 +1,11 @@
 """This project's training program against the article's own code and against PyTorch, side by side.
 
-    .venv/bin/python benchmarks/training.py [--rounds 7] [--steps 100]
+    .venv/bin/python benchmarks/training.py [--rounds 5] [--steps 300]
 
 Each round runs every contestant for the same number of steps of 64 images, in one process, one after another;
 ratios are taken round by round, so that a machine that slows down slows all of them. Then, each in a
-fresh process: the time from a trial's recipe to the end of its first step, for the first and the tenth trial,
-and peak memory.
+fresh process: the time from asking for a trial to the end of its first step, and peak memory, both of a whole
+worker with its study in SQLite.
 """
 
 import argparse
@@ -13,29 +13,36 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import describe_machine
 
+from search.events import StepsDone, TrialEnded
 from search.runtime import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
     import torch
 
+    from search.events import Event
+
 BATCH = 64
+EPOCH_STEPS = 625
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--part", choices=["engine", "fit", "many"], help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=300, help=f"at most {EPOCH_STEPS}")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not 1 <= options.steps <= EPOCH_STEPS:
+        parser.error(f"--steps must be 1 to {EPOCH_STEPS}, an epoch")
     if options.part is not None:
         print(json.dumps(PARTS[options.part]()))
         return
@@ -75,12 +82,22 @@ def compare_steps(rounds: int, steps: int) -> None:
 
 def compare_processes() -> None:
     """First steps and peak memory, each in a process of its own."""
-    print(f"\n{'':34}{'1st trial':>12}{'10th trial':>12}{'peak memory':>14}")
-    for name, part in (("engine", "engine"), ("article: compile + fit", "fit")):
-        result = run_part(part)
-        first, tenth, peak = result["first"], result["tenth"], result["peak_bytes"]
-        print(f"{name:34}{first:10.2f} s{tenth:10.2f} s{peak / 1e9:11.2f} GB")
-    print("(from a trial's recipe to the end of its first step; TensorFlow is loaded before)")
+    starts, peak = run_part("starts"), run_part("peak")
+    fit = run_part("fit")
+    print(f"\nseconds from asking to the end of the first step{'worker':>20}{'fit':>10}")
+    names = {
+        "first": "the first trial",
+        "second": "the second",
+        "tenth": "the tenth",
+        "other": "the first of another optimizer",
+        "other second": "the second of that",
+    }
+    for key, name in names.items():
+        theirs = f"{fit[key]:10.2f}" if key in fit else ""
+        print(f"{name:48}{starts[key]:20.2f}{theirs}")
+    print("(worker: database, recipe and state included; fit: from the recipe, no database)")
+    print(f"peak resident memory, GB{peak['peak_bytes'] / 1e9:44.2f}{fit['peak_bytes'] / 1e9:10.2f}")
+    print("(worker: an epoch of each of five optimizers on all images, stored and scored)")
     many = run_part("many")
     after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("20", "100", "200"))
     print(f"\n200 short trials in one process: {after}; {many['traces']} programs traced")
@@ -98,13 +115,12 @@ def run_part(part: str) -> dict[str, float]:
 def engine_runner(precision: str, steps: int) -> Callable[[], None]:
     """This project's traced program."""
     from trainer.data import load
-    from trainer.engine import DeviceSplit, Engine
+    from trainer.device import DeviceSplit
+    from trainer.engine import Engine
     from trainer.recipe import ARTICLE
 
     data = load()
-    engine = Engine(
-        ARTICLE.optimizer, BATCH, DeviceSplit.of(data.train), DeviceSplit.of(data.validation), precision
-    )
+    engine = Engine(ARTICLE.optimizer, DeviceSplit.of(data.train), DeviceSplit.of(data.validation), precision)
     engine.load(engine.begin(ARTICLE))
 
     def run() -> None:
@@ -220,29 +236,73 @@ def measure_floor() -> dict[str, float]:
     return floors
 
 
-def measure_engine() -> dict[str, float]:
-    """First and tenth trial of one optimizer, dropout rates and learning rates differing; peak memory."""
-    start_tensorflow()
-    from trainer.data import load
-    from trainer.engine import DeviceSplit, Engine
-    from trainer.precision import choose_precision
-    from trainer.recipe import Recipe
+def measure_starts() -> dict[str, float]:
+    """From asking for a trial to the end of its first step, in a worker; recipes differ in every number."""
+    optimizers = ["momentum"] * 10 + ["adam"] * 2
+    began, seconds = time.perf_counter(), []
 
-    data = load()
-    train, validation = DeviceSplit.of(data.train), DeviceSplit.of(data.validation)
-    engine = None
-    seconds = []
-    for number in range(10):
-        recipe = Recipe(dropout_dense=number / 20, learning_rate=0.001 * (number + 1), epochs=1, seed=number)
+    def note(event: "Event") -> None:
+        nonlocal began
+        match event:
+            case StepsDone(done=1):
+                seconds.append(time.perf_counter() - began)
+            case TrialEnded():
+                # The worker's next act is to ask.
+                began = time.perf_counter()
+
+    def start() -> None:
+        nonlocal began
         began = time.perf_counter()
-        # The first trial of a shape builds the program, as `Trainer` does.
-        engine = engine or Engine(recipe.optimizer, BATCH, train, validation, choose_precision())
-        engine.load(engine.begin(recipe))
-        engine.run_steps(1, 0, 1)[0].numpy()
-        seconds.append(time.perf_counter() - began)
-    engine.run_steps(1, 0, engine.steps)
-    engine.validate()
-    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": memory_bytes("VmHWM")}
+
+    # Each step is told.
+    run_worker(optimizers, note, start, train_samples=10 * BATCH, steps_per_call=1)
+    keys = {"first": 0, "second": 1, "tenth": 9, "other": 10, "other second": 11}
+    return {key: seconds[index] for key, index in keys.items()}
+
+
+def measure_peak() -> dict[str, float]:
+    """Peak memory of a worker that trains, stores and scores one epoch of each optimizer, on all images."""
+    from trainer.recipe import OPTIMIZERS
+
+    run_worker(OPTIMIZERS, lambda _: None, lambda: None)
+    return {"peak_bytes": memory_bytes("VmHWM")}
+
+
+def run_worker(
+    optimizers: Sequence[str],
+    emit: Callable[["Event"], None],
+    on_start: Callable[[], None],
+    *,
+    train_samples: int | None = None,
+    steps_per_call: int | None = None,
+) -> None:
+    """A worker in this process that runs a trial of one epoch for each of `optimizers`, in their order."""
+    start_tensorflow()
+    import optuna
+
+    from search.study import Wishes, open_or_create_study
+    from search.worker import Worker
+    from storage.database import open_database
+    from trainer import training
+    from trainer.data import load
+    from trainer.precision import choose_precision
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if steps_per_call is not None:
+        training.STEPS_PER_CALL = steps_per_call  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        database = open_database(f"sqlite:///{folder}/study.db")
+        wishes = Wishes(max_epochs=1, train_samples=train_samples)
+        opened, _ = open_or_create_study(database, "benchmark", wishes)
+        # The first trial of a study is the article's recipe, with momentum.
+        rest = optimizers[1:] if optimizers[0] == "momentum" else optimizers
+        for optimizer in rest:
+            opened.study.enqueue_trial({"optimizer": optimizer})
+        database.limit_trials(opened.study, 1 + len(rest))
+        worker = Worker(opened, load(), emit, precision=choose_precision())
+        on_start()
+        worker.run()
+        database.close()
 
 
 def measure_fit() -> dict[str, float]:
@@ -265,7 +325,12 @@ def measure_fit() -> dict[str, float]:
         model.fit(images[:BATCH], labels[:BATCH], batch_size=BATCH, epochs=1, verbose=0)
         seconds.append(time.perf_counter() - began)
     model.fit(images, labels, batch_size=BATCH, epochs=1, validation_data=arrays[1], verbose=0)
-    return {"first": seconds[0], "tenth": seconds[-1], "peak_bytes": memory_bytes("VmHWM")}
+    return {
+        "first": seconds[0],
+        "second": seconds[1],
+        "tenth": seconds[-1],
+        "peak_bytes": memory_bytes("VmHWM"),
+    }
 
 
 def measure_many() -> dict[str, float]:
@@ -309,7 +374,7 @@ def memory_bytes(key: str) -> int:
     return 1024 * int(next(line for line in status.splitlines() if line.startswith(key)).split()[1])
 
 
-PARTS = {"engine": measure_engine, "fit": measure_fit, "many": measure_many}
+PARTS = {"starts": measure_starts, "peak": measure_peak, "fit": measure_fit, "many": measure_many}
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """How many worker processes, of how many threads each, train the most steps a second on this machine.
 
-    .venv/bin/python benchmarks/workers.py [--rounds 3] [--steps 200] [--layouts 1x2,2x1]
+    .venv/bin/python benchmarks/workers.py [--rounds 7] [--steps 200] [--layouts 1x2,2x1]
 
 A layout KxT is K processes of T threads. Each round starts every layout in turn; its processes wait for one
 another, so that none measures an empty machine, and the sum of their steps a second is the layout's figure.
@@ -23,7 +23,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     layouts = dict.fromkeys((f"1x{cores}", f"{cores}x1", f"2x{max(1, cores // 2)}", f"2x{cores}"))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument(
         "--layouts", default=",".join(layouts), help="KxT, ...: processes and threads of each"
@@ -79,7 +79,7 @@ def run_part(threads: int, steps: int, precision: str) -> None:
 
     data = load()
     train, validation = DeviceSplit.of(data.train), DeviceSplit.of(data.validation)
-    engine = Engine(ARTICLE.optimizer, ARTICLE.batch_size, train, validation, choose_precision(precision))
+    engine = Engine(ARTICLE.optimizer, train, validation, choose_precision(precision))
     engine.load(engine.begin(ARTICLE))
     engine.run_steps(1, 0, 20)[0].numpy()
     print("ready", flush=True)

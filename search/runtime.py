@@ -1,5 +1,6 @@
 """What a machine offers to a search, and TensorFlow's start in a process."""
 
+import math
 import os
 import sys
 import tempfile
@@ -12,12 +13,25 @@ from typing import Final
 MOST_WORKERS: Final = 8
 """More trials at once than these, and the sampler learns too late; an estimate."""
 WORKER_BYTES: Final = 1_500_000_000
-"""Memory to have for each worker: its peak of 1.1 GB (docs/speed.md) and room for the system's caches."""
+"""Memory to have for each worker: its peak of 0.9 GB (docs/speed.md) and room for the system's caches."""
+CONTROL_GROUP: Final = "sys/fs/cgroup"
+"""Where a container sees the limits set on it (cgroup v2)."""
 
 
-def count_cores() -> int:
-    """Cores that this process may use, which a container or `taskset` can make fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use, at least 1: `taskset` and a container can allow fewer than there are.
+
+    A container's share of time (`docker run --cpus 1.5`) is rounded up to whole cores.
+
+    Args:
+        root: Where Linux's sys is.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (root / CONTROL_GROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def read_free_memory(root: Path = Path("/")) -> int | None:
@@ -31,10 +45,13 @@ def read_free_memory(root: Path = Path("/")) -> int | None:
         free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
-    group = root / "sys/fs/cgroup"
+    group = root / CONTROL_GROUP
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
+        # Of what counts as used, this the kernel drops before it refuses anybody memory.
+        lines = (group / "memory.stat").read_text().splitlines()
+        used -= next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
     except OSError:
         return free
     return free if limit == "max" else min(free, max(int(limit) - used, 0))

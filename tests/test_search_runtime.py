@@ -53,14 +53,19 @@ def machine(root: Path, **files: str) -> Path:
     ("limit", "used", "free"),
     [
         ("max", "5", 8_192_000_000),
-        ("3000000000", "1000000000", 2_000_000_000),
+        ("3000000000", "1800000000", 2_000_000_000),
         ("90000000000", "0", 8_192_000_000),
         ("3000", "4000", 0),
     ],
 )
 def test_free_memory_is_within_the_containers_limit(tmp_path: Path, limit: str, used: str, free: int) -> None:
-    """Of the two, whatever is less, and never below 0."""
-    group = {"sys/fs/cgroup/memory.max": f"{limit}\n", "sys/fs/cgroup/memory.current": f"{used}\n"}
+    """Of the two, whatever is less, and never below 0; 0.8 GB of files that the kernel can drop are free."""
+    stat = f"anon 5\ninactive_file {800_000_000 if len(used) > 4 else 0}\n"
+    group = {
+        "sys/fs/cgroup/memory.max": f"{limit}\n",
+        "sys/fs/cgroup/memory.current": f"{used}\n",
+        "sys/fs/cgroup/memory.stat": stat,
+    }
     assert read_free_memory(machine(tmp_path, **group)) == free
 
 
@@ -80,6 +85,28 @@ def test_workers_asked_for_share_the_cores(cores: int, workers: int) -> None:
     assert layout.threads == 1 or layout.workers * layout.threads <= cores
 
 
-def test_there_is_a_core_to_count() -> None:
-    """This process runs on one at least."""
-    assert count_cores() >= 1
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("1000 100000", 1),
+        ("9900000 100000", 8),
+    ],
+)
+def test_cores_are_within_the_containers_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    """A share of time counts as whole cores, rounded up, and as no more than there are."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert count_cores(machine(tmp_path, **{"sys/fs/cgroup/cpu.max": f"{quota}\n"})) == cores
+
+
+def test_cores_without_a_container_are_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that this process may use; where that cannot be asked, all, and one at least."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert count_cores(tmp_path) == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert count_cores(tmp_path) == 1

@@ -162,7 +162,7 @@ def train_nothing(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
 
     def train(_: Any, recipe: Recipe, **__: Any) -> TrainingResult:
         begun.append(recipe)
-        return TrainingResult("stopped", TrainingState(recipe, (), ()))
+        return TrainingResult("stopped", TrainingState(recipe, "float32", (), ()))
 
     monkeypatch.setattr("search.worker.Trainer.train", train)
     return begun
@@ -184,7 +184,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> Non
         error = left.pop(0) if len(left) > 1 else left[0]
         if error is not None:
             raise error
-        return TrainingResult("stopped", TrainingState(recipe, (), ()))
+        return TrainingResult("stopped", TrainingState(recipe, "float32", (), ()))
 
     monkeypatch.setattr("search.worker.Trainer.train", train)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sample
+import tensorflow as tf
 
 from trainer import precision
 from trainer.device import DeviceSplit
@@ -61,9 +62,9 @@ def test_on_a_gpu_its_capability_decides(
     capability: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ampere and newer have bfloat16; a GPU that does not say is not trusted with it."""
-    monkeypatch.setattr(precision.tf.config, "list_physical_devices", lambda _: ["a GPU"])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"])
     details = {} if capability is None else {"compute_capability": capability}
-    monkeypatch.setattr(precision.tf.config.experimental, "get_device_details", lambda _: details)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
     assert (choose_precision("auto") == "bfloat16") == (capability is not None and capability >= (8, 0))
 
 

@@ -38,6 +38,7 @@ STATES = st.builds(
         optimizer=st.sampled_from(OPTIMIZERS),
         seed=st.integers(0, 2**31 - 1),
     ),
+    st.sampled_from(["float32", "bfloat16"]),
     ARRAYS,
     ARRAYS,
     st.lists(RESULTS, max_size=3).map(tuple),
@@ -45,6 +46,7 @@ STATES = st.builds(
 
 STATE = TrainingState(
     Recipe(optimizer="adam", seed=3),
+    "bfloat16",
     (np.arange(6, dtype=np.float32).reshape(2, 3), np.full(10, -0.0, np.float32)),
     (np.array(7, np.int64), np.array(0.01, np.float32), np.ones((2, 3), np.float32)),
     (EpochResult(1, 2.25, 0.125, 2.5, 0.25, 0.01, 1.5), EpochResult(2, 0.1, 0.9, 0.2, 0.8, 0.01, 1.25)),
@@ -125,8 +127,9 @@ def test_bytes_put_in_never_give_another_state(index: int, more: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 2}, "format 2; this version reads 1"),
-        ({"format": "1"}, "format 1; this version reads 1"),
+        ({"format": 1}, "format 1; this version reads 2"),
+        ({"format": "2"}, "format 2; this version reads 2"),
+        ({"precision": "float16"}, "unknown precision 'float16'"),
         ({"recipe": {"epochs": 0}}, "epochs must be a whole number"),
         ({"recipe": {"decay": 0.1}}, "no field 'decay'"),
         ({"recipe": None}, "saved state"),
@@ -137,7 +140,7 @@ def test_bytes_put_in_never_give_another_state(index: int, more: bytes) -> None:
 )
 def test_another_versions_bytes_are_refused(change: dict[str, Any], reason: str) -> None:
     """A header that this version does not know is refused with the reason, not guessed at."""
-    header = {"format": 1, "recipe": {}, "weights": 2, "history": []}
+    header = {"format": 2, "recipe": {}, "precision": "float32", "weights": 2, "history": []}
     header.update(change)
     content = _sealed(np.frombuffer(json.dumps(header).encode(), np.uint8), *STATE.weights)
     with pytest.raises(StateError, match=reason):
@@ -160,7 +163,9 @@ def test_no_pickle_is_executed(tmp_path: Path) -> None:
             return Path.touch, (trap,)
 
     array = np.array([Trap()], dtype=object)
-    header = json.dumps({"format": 1, "recipe": {}, "weights": 1, "history": []}).encode()
+    header = json.dumps(
+        {"format": 2, "recipe": {}, "precision": "float32", "weights": 1, "history": []}
+    ).encode()
     pickled = pickle.dumps(Trap())
     contents = [
         _sealed(np.frombuffer(header, np.uint8), array),

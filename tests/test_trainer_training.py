@@ -321,23 +321,46 @@ def test_trials_that_take_turns_do_not_disturb_each_other(
     assert _same(states[other], alone.state)
 
 
-def test_one_trace_for_each_optimizer_and_batch_size() -> None:
-    """Other dropout, step size, seed or epochs, and resuming, never trace again."""
+def test_one_trace_for_each_optimizer() -> None:
+    """Other dropout, step size, batch size, seed or epochs, and resuming, never trace again."""
     trainer = Trainer(TRAIN.first(10), VALIDATION.first(5))
     assert trainer.traces == 0
     state = None
     for seed in range(4):
-        recipe = Recipe(0.2 * seed, 0.1, 0.0, 0.3, 0.001 * (seed + 1), "sgd", seed + 1, 4, seed)
+        recipe = Recipe(0.2 * seed, 0.1, 0.0, 0.3, 0.001 * (seed + 1), "sgd", seed + 1, 4 + seed, seed)
         state = trainer.train(recipe, on_epoch=lambda epoch, _: epoch.epoch == 2).state
-        assert trainer.traces == 1
+        # Training and validation.
+        assert trainer.traces == 2
     trainer.train(recipe, state=state)
-    assert trainer.traces == 1
-    trainer.train(dataclasses.replace(recipe, batch_size=5, epochs=1))
     assert trainer.traces == 2
     trainer.train(dataclasses.replace(recipe, optimizer="nesterov", epochs=1))
-    assert trainer.traces == 3
+    assert trainer.traces == 4
     trainer.train(recipe)
-    assert trainer.traces == 3
+    assert trainer.traces == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 11])
+def test_a_batch_size_trains_as_if_it_were_the_only_one(batch_size: int) -> None:
+    """Whatever was trained before, an epoch of that batch size has its own steps and covers all images."""
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size, epochs=2)
+    used = Trainer(TRAIN.first(10), VALIDATION.first(5))
+    used.train(dataclasses.replace(recipe, batch_size=4, epochs=1))
+    counts: list[tuple[int, int, int]] = []
+    result = used.train(recipe, on_steps=lambda *now: counts.append(now))
+    steps = -(-10 // batch_size)
+    assert [now for now in counts if now[1] == steps] == [(1, steps, steps), (2, steps, steps)]
+    assert _same(result.state, Trainer(TRAIN.first(10), VALIDATION.first(5)).train(recipe).state)
+
+
+def test_a_state_goes_on_in_the_precision_that_it_began_in() -> None:
+    """A machine with another default does not change the bits of a trial that it takes over."""
+    float32, bfloat16 = (Trainer(TRAIN, VALIDATION, precision) for precision in ("float32", "bfloat16"))
+    begun = bfloat16.train(RECIPE, on_epoch=lambda *_: True).state
+    assert begun.precision == "bfloat16"
+    taken_over = float32.train(RECIPE, state=TrainingState.from_bytes(begun.to_bytes())).state
+    assert taken_over.precision == "bfloat16"
+    assert _same(taken_over, bfloat16.train(RECIPE).state)
+    assert not _same(taken_over, float32.train(RECIPE).state)
 
 
 def test_the_model_has_the_states_weights_and_optimizer(trainer: Trainer) -> None:

@@ -27,7 +27,8 @@ _TEMPORARY: Final = "cifar10-tmp-"
 def read(folder: Path, digests: Digests) -> Cifar10 | None:
     """The cached data, memory-mapped and read-only, so that processes share it; None if nothing is cached.
 
-    Writes nothing, not even a lock: the folder may be read-only.
+    Writes nothing, not even a lock: the folder may be read-only. The mapping is copy-on-write, because
+    TensorFlow borrows writable memory only: whoever wrote to it would reach neither file nor other processes.
 
     Raises:
         DataError: The cache is damaged.
@@ -40,7 +41,7 @@ def read(folder: Path, digests: Digests) -> Cifar10 | None:
     for name in ARRAYS:
         path = cached / f"{name}.npy"
         try:
-            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            arrays[name] = np.load(path, mmap_mode="c", allow_pickle=False)
         except (*UNREADABLE, *MALFORMED) as exc:
             raise DataError(f"{path} is damaged: {exc}; {advice}") from exc
     data = verified(arrays, digests, origin=str(cached), advice=advice)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Final, Literal
 
-import tensorflow as tf
-
 from trainer.errors import TrainerError
 
 Precision = Literal["float32", "bfloat16"]
@@ -36,6 +34,9 @@ def choose_precision(wish: str = "auto") -> Precision:
 
 def has_bfloat16() -> bool:
     """Whether the device that TensorFlow would train on multiplies bfloat16 in hardware."""
+    # Whoever only names a precision need not wait for TensorFlow.
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")

@@ -7,15 +7,16 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import TrainerError
+from trainer.precision import Precision
 from trainer.recipe import Recipe
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the bytes; another version's are refused."""
 DIGEST_BYTES: Final = hashlib.sha256().digest_size
 """Length of the SHA-256 that the bytes begin with. The zip's own checksums miss damage to its directory."""
@@ -57,12 +58,14 @@ class TrainingState:
 
     Attributes:
         recipe: What is trained.
+        precision: What it is trained in, to its end: in another one it would go on to other weights.
         weights: The model's weights, float32, in Keras's order.
         optimizer: The optimizer's variables (step counter, learning rate, moments), in Keras's order.
         history: One result for each epoch so far.
     """
 
     recipe: Recipe
+    precision: Precision
     weights: tuple[npt.NDArray[Any], ...]
     optimizer: tuple[npt.NDArray[Any], ...]
     history: tuple[EpochResult, ...] = ()
@@ -77,12 +80,13 @@ class TrainingState:
         header = {
             "format": FORMAT,
             "recipe": self.recipe.to_dict(),
+            "precision": self.precision,
             "weights": len(self.weights),
             "history": [dataclasses.asdict(result) for result in self.history],
         }
         file = io.BytesIO()
         arrays = [np.frombuffer(json.dumps(header).encode(), np.uint8), *self.weights, *self.optimizer]
-        np.savez(file, *arrays, allow_pickle=False)
+        np.savez(file, *arrays)
         archive = file.getvalue()
         return hashlib.sha256(archive).digest() + archive
 
@@ -102,9 +106,12 @@ class TrainingState:
             header = json.loads(arrays[0].tobytes())
             if header["format"] != FORMAT:
                 raise StateError(f"a saved state of format {header['format']}; this version reads {FORMAT}")
+            if header["precision"] not in get_args(Precision):
+                raise StateError(f"a saved state in unknown precision {header['precision']!r}")
             split = 1 + header["weights"]
             return cls(
                 Recipe.from_dict(header["recipe"]),
+                header["precision"],
                 tuple(arrays[1:split]),
                 tuple(arrays[split:]),
                 tuple(EpochResult(**result) for result in header["history"]),

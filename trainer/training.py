@@ -55,7 +55,7 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains recipes on one pair of splits; recipes of one optimizer and batch size share a traced program.
+    """Trains recipes on one pair of splits; recipes of one optimizer share a traced program.
 
     Not for several threads at once: a program has one set of variables.
     """
@@ -65,11 +65,11 @@ class Trainer:
         self.precision = precision
         self.validation = DeviceSplit.of(validation)
         self._train = DeviceSplit.of(train)
-        self._engines: dict[tuple[str, int], Engine] = {}
+        self._engines: dict[tuple[str, Precision], Engine] = {}
 
     @property
     def traces(self) -> int:
-        """How often a training program was traced so far."""
+        """How often a program was traced so far, training or validation."""
         return sum(engine.traces for engine in self._engines.values())
 
     def train(
@@ -87,7 +87,8 @@ class Trainer:
 
         Args:
             recipe: What to train.
-            state: Where to go on from, a state of the same recipe; None begins at epoch 1.
+            state: Where to go on from, a state of the same recipe, in the precision that it began in,
+                whatever this trainer's; None begins at epoch 1.
             on_epoch: Called after each epoch with its result and the state to go on from; True stops.
             on_steps: Called about once a second with the epoch, the steps done in it and its steps in all.
                 What it raises ends the training and reaches the caller; the state to go on from is the one
@@ -108,11 +109,11 @@ class Trainer:
     def _run(
         self, recipe: Recipe, state: TrainingState | None, on_epoch: OnEpoch | None, on_steps: OnSteps | None
     ) -> TrainingResult:
-        engine = self._engine(recipe)
+        if state is not None and state.recipe != recipe:
+            raise StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
+        engine = self._engine(recipe.optimizer, self.precision if state is None else state.precision)
         if state is None:
             state = engine.begin(recipe)
-        elif state.recipe != recipe:
-            raise StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
         engine.load(state)
         while state.epoch < recipe.epochs:
             result = _train_epoch(engine, recipe, state.epoch + 1, on_steps)
@@ -123,10 +124,10 @@ class Trainer:
                 return TrainingResult("stopped", state)
         return TrainingResult("finished", state)
 
-    def _engine(self, recipe: Recipe) -> Engine:
-        key = (recipe.optimizer, recipe.batch_size)
+    def _engine(self, optimizer: str, precision: Precision) -> Engine:
+        key = (optimizer, precision)
         if key not in self._engines:
-            self._engines[key] = Engine(*key, self._train, self.validation, self.precision)
+            self._engines[key] = Engine(optimizer, self._train, self.validation, precision)
         return self._engines[key]
 
 
