@@ -120,10 +120,12 @@ class _Notices(logging.Handler):
 
 @contextmanager
 def _logs_as_notices(emit: Callable[[Event], None]) -> Iterator[None]:
-    """Show what the storage logs, such as outages, in its place among the events."""
-    logger, handler = logging.getLogger("storage"), _Notices(emit)
-    logger.addHandler(handler)
+    """Show what is logged, such as outages, in its place among the events."""
+    loggers, handler = [logging.getLogger(name) for name in ("storage", "search")], _Notices(emit)
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)

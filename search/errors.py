@@ -25,3 +25,7 @@ class StudyError(SearchError):
 
 class OutputError(SearchError):
     """A file cannot be written where the user wants it."""
+
+
+class DashboardError(SearchError):
+    """The dashboard cannot be served as asked."""

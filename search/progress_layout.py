@@ -1,60 +1,125 @@
-"""The frame of the progress plot: axes, title, band and notes."""
+"""The frame of the progress plot: axes, title, the article's results and notes."""
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from search.report import BAND_PERCENT, is_articles_recipe
 from search.summary import STATES, TrialSummary, best_trial
 from trainer.article import BAND
 
+Against = Literal["time", "trials"]
+"""What the x axis of the progress plot is."""
 ARTICLE_COLOUR: Final = "#ea580c"
 INK: Final = "#1e293b"
 FAINT_INK: Final = "#64748b"
 GRID: Final = "#eef2f6"
 FONT: Final = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
+BASELINE: Final = BAND[0]
+"""The validation accuracy from which a complete trial counts as having reached the baseline."""
+BASELINE_PERCENT: Final = f"{100 * BASELINE:.0f} %"
+ARTICLE_RESULTS: Final = ((150, 78.22), (200, 77.77), (100, 77.37))
+"""Epochs and test accuracy in percent of the article's three runs, the best first."""
+LABEL_STEP: Final = 14
+"""Between the labels of the article's results, in pixels; the results themselves lie closer."""
 VIEW_POINTS: Final = 30.0
 """The axis reaches this many percentage points below the best: failures at 10 % must not squash the rest."""
+HOURS_FROM: Final = 120.0
+"""Studies longer than this many minutes are drawn in hours."""
+FEW_TRIALS: Final = 10
+"""Up to so many trials, each has a tick of its own."""
+NAME_LENGTH: Final = 30
+"""Longest study name in the title, in characters: the result behind it has to be seen too."""
 
 
 @dataclass(frozen=True)
-class Clock:
-    """The x axis: time since `start`, in `unit`s of `unit_seconds`."""
+class Axis:
+    """An x axis.
 
-    start: datetime
-    unit: str
-    unit_seconds: float
+    Attributes:
+        title: What it shows, with the unit.
+        places: Where each trial that ended stands, by its number.
+        end: Where the last one stands.
+        dtick: The distance of its ticks; None leaves it to plotly.
+    """
 
-    def at(self, moment: datetime) -> float:
-        """Where `moment` stands on the axis."""
-        return round((moment - self.start).total_seconds() / self.unit_seconds, 4)
+    title: str
+    places: Mapping[int, float]
+    end: float
+    dtick: int | None = None
 
 
 @dataclass(frozen=True)
 class Point:
-    """A trial where it is drawn; `percent` is its value, or what it reported last."""
+    """A trial that ended; `percent` is its value, or what it reported last."""
 
     trial: TrialSummary
     ended: datetime
     percent: float
 
+    @property
+    def y(self) -> float:
+        """`percent`, in as few characters as JSON can say it."""
+        return _short(self.percent, 2)
 
-def build_layout(
-    trials: Sequence[TrialSummary], points: Sequence[Point], clock: Clock | None, study_name: str
-) -> dict[str, Any]:
-    """Plotly's layout for these trials, of which `points` are drawn; without a template."""
-    low, high = _percent_range(points)
+
+@dataclass(frozen=True)
+class Frame:
+    """What there is to draw.
+
+    Attributes:
+        study_name: For the title.
+        axis: The x axis.
+        points: All trials that ended with a result.
+        drawn: How many of them are drawn.
+        first: The first complete trial at the baseline; None while there is none.
+    """
+
+    study_name: str
+    axis: Axis
+    points: Sequence[Point]
+    drawn: int
+    first: TrialSummary | None
+
+
+def time_axis(trials: Sequence[TrialSummary]) -> Axis:
+    """Time from the first start to each end, in minutes or hours, to a thousandth of the whole or better."""
+    ended = _in_order_of_end(trials)
+    if not ended:
+        return Axis("minutes since the first trial began", {}, 0)
+    start = _first_start(trials)
+    seconds = {trial.number: _seconds_since(start, trial) for trial in ended}
+    longest = seconds[ended[-1].number]
+    unit, unit_seconds = ("hours", 3600.0) if longest > 60 * HOURS_FROM else ("minutes", 60.0)
+    # Four digits at the end of the axis, wherever its decimal point is.
+    decimals = 3 - math.floor(math.log10(longest / unit_seconds)) if longest > 0 else 0
+    places = {number: _short(after / unit_seconds, decimals) for number, after in seconds.items()}
+    return Axis(f"{unit} since the first trial began", places, places[ended[-1].number])
+
+
+def trials_axis(trials: Sequence[TrialSummary]) -> Axis:
+    """How many trials had ended, in whatever state, at each one's end; the first stands at 1.
+
+    Not their numbers: a long trial with a low number says nothing about the best until it ends.
+    """
+    places = {trial.number: at for at, trial in enumerate(_in_order_of_end(trials), start=1)}
+    return Axis("trials that have ended", places, len(places), 1 if len(places) <= FEW_TRIALS else None)
+
+
+def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
+    """Plotly's layout for these trials, without a template."""
+    low, high = _percent_range(frame.points)
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": "#cbd5e1", "ticks": "", "automargin": True}
-    unit = "minutes" if clock is None else clock.unit
     return {
-        "title": _title(trials, study_name),
+        "title": _title(trials, frame),
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
-        "margin": {"l": 70, "r": 28, "t": 84, "b": 90},
+        "margin": {"l": 62, "r": 116, "t": 96, "b": 96},
         "hovermode": "closest",
         "hoverlabel": {
             "bgcolor": "#ffffff",
@@ -62,23 +127,28 @@ def build_layout(
             "align": "left",
             "font": {"color": INK},
         },
+        # The dashboard draws the figure again every few seconds: what a user zoomed into or hid stays so.
+        "uirevision": "progress",
         "showlegend": True,
         "legend": {
             "orientation": "h",
-            "x": 0,
+            "x": 0.01,
+            "xref": "container",
             "xanchor": "left",
             "y": 0.01,
             "yref": "container",
             "yanchor": "bottom",
             "traceorder": "reversed",
+            "font": {"size": 11},
         },
         "modebar": {"remove": ["select2d", "lasso2d", "sendChartToCloud"], "color": "#cbd5e1"},
         "xaxis": {
             **axis,
-            "title": _axis_title(f"{unit} since the first trial began"),
+            "title": _axis_title(frame.axis.title),
             "rangemode": "tozero",
             "showline": True,
-            **({} if points else {"range": [0, 1], "showticklabels": False}),
+            **({} if frame.axis.dtick is None else {"dtick": frame.axis.dtick}),
+            **({} if frame.points else {"range": [0, 1], "showticklabels": False}),
         },
         "yaxis": {
             **axis,
@@ -86,40 +156,91 @@ def build_layout(
             "range": [low, high],
             "ticksuffix": " %",
         },
-        "shapes": [_band()],
-        "annotations": _annotations(points, low),
+        "shapes": [_band(), *(_article_line(percent) for _, percent in ARTICLE_RESULTS)],
+        "annotations": _annotations(frame.points, low),
     }
+
+
+def describe_duration(seconds: float) -> str:
+    """A time span, at least 0, in a few characters: `45 s`, `12 min`, `2 h 10 min`, `3 days 4 h`."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} days {hours % 24} h"
+
+
+def _in_order_of_end(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
+    ended = [trial for trial in trials if trial.ended is not None]
+    return sorted(ended, key=lambda trial: (trial.ended or datetime.max, trial.number))
+
+
+def _first_start(trials: Sequence[TrialSummary]) -> datetime:
+    ends = [trial.ended for trial in trials if trial.ended is not None]
+    return min([*(trial.started for trial in trials if trial.started is not None), min(ends)])
+
+
+def _seconds_since(start: datetime, trial: TrialSummary) -> float:
+    return ((trial.ended or start) - start).total_seconds()
+
+
+def _short(number: float, decimals: int) -> float:
+    """`number` rounded; a whole one as int, which JSON writes without `.0`."""
+    rounded = round(number, decimals)
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
 def _axis_title(text: str) -> dict[str, Any]:
     return {"text": text, "font": {"size": 13, "color": FAINT_INK}, "standoff": 10}
 
 
-def _title(trials: Sequence[TrialSummary], study_name: str) -> dict[str, Any]:
+def _title(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
     best = best_trial(list(trials))
-    name = html.escape(study_name)
+    name = frame.study_name
+    name = html.escape(name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…")
     if best is not None and best.value is not None:
         text = f"<b>{name}</b>: best so far <b>{100 * best.value:.2f} %</b>, trial {best.number}"
     else:
         text = f"<b>{name}</b>: no complete trial yet"
-    counts = {state: sum(trial.state == state for trial in trials) for state in STATES}
-    said = " · ".join(f"{count} {state}" for state, count in counts.items() if count)
     return {
         "text": text,
         "font": {"size": 19},
-        "subtitle": {"text": said or "no trials", "font": {"size": 13, "color": FAINT_INK}},
+        "subtitle": {
+            "text": f"{_count_states(trials)}<br>{_milestone(trials, frame)}",
+            "font": {"size": 12, "color": FAINT_INK},
+        },
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
     }
 
 
+def _count_states(trials: Sequence[TrialSummary]) -> str:
+    counts = {state: sum(trial.state == state for trial in trials) for state in STATES}
+    return " · ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trials"
+
+
+def _milestone(trials: Sequence[TrialSummary], frame: Frame) -> str:
+    """When the baseline was first reached; and how many trials are drawn, if not all."""
+    said = f"{BASELINE_PERCENT} not reached yet"
+    if frame.first is not None:
+        after = describe_duration(_seconds_since(_first_start(trials), frame.first))
+        said = f"{BASELINE_PERCENT} first reached after {after}, by trial {frame.first.number}"
+    if frame.drawn < len(frame.points):
+        said += f" · {frame.drawn} of {len(frame.points)} trials drawn"
+    return said
+
+
 def _percent_range(points: Sequence[Point]) -> tuple[float, float]:
-    """The y axis as first shown: the band, the best, the yardstick, and what lies within `VIEW_POINTS` below.
+    """The y axis as first shown: the article's results, the best, and what lies within `VIEW_POINTS` below.
 
     A double click on the plot shows everything.
     """
-    top = max([100 * BAND[1], *(point.percent for point in points)])
+    top = max([ARTICLE_RESULTS[0][1], *(point.percent for point in points)])
     # Measured from the best complete trial: one that diverged may have been high before.
     complete = [point.percent for point in points if point.trial.state == "complete"]
     best = max(complete or [point.percent for point in points], default=100 * BAND[0])
@@ -145,19 +266,21 @@ def _band() -> dict[str, Any]:
     }
 
 
+def _article_line(percent: float) -> dict[str, Any]:
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": percent,
+        "y1": percent,
+        "line": {"color": ARTICLE_COLOUR, "width": 1, "dash": "dot"},
+        "layer": "below",
+    }
+
+
 def _annotations(points: Sequence[Point], low: float) -> list[dict[str, Any]]:
-    notes = [
-        {
-            "text": f"the article: {BAND_PERCENT} (test set)",
-            "xref": "paper",
-            "x": 0.006,
-            "y": round(100 * BAND[1], 2),
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "showarrow": False,
-            "font": {"color": ARTICLE_COLOUR, "size": 12},
-        }
-    ]
+    notes = _article_labels()
     below = [point.percent for point in points if point.percent < low]
     if below:
         notes.append(_corner_note(_lower_text(below)))
@@ -166,10 +289,41 @@ def _annotations(points: Sequence[Point], low: float) -> list[dict[str, Any]]:
     return notes
 
 
+def _article_labels() -> list[dict[str, Any]]:
+    """Beside the plot, where no trial is in their way: a label for each result's line, and whose they are."""
+    middle = len(ARTICLE_RESULTS) // 2
+    # They keep to the order of their lines, a line of text apart.
+    labels = [
+        _side_label(f"{epochs} ep.: {percent:.2f} %", percent, "middle", LABEL_STEP * (middle - at))
+        for at, (epochs, percent) in enumerate(ARTICLE_RESULTS)
+    ]
+    below = -LABEL_STEP * (middle + 1)
+    return [
+        *labels,
+        _side_label(f"article: {BAND_PERCENT}<br>(test set)", ARTICLE_RESULTS[-1][1], "top", below),
+    ]
+
+
+def _side_label(text: str, percent: float, anchor: str, shift: int) -> dict[str, Any]:
+    return {
+        "text": text,
+        "xref": "paper",
+        "x": 1,
+        "y": percent,
+        "xanchor": "left",
+        "yanchor": anchor,
+        "xshift": 4,
+        "yshift": shift,
+        "align": "left",
+        "showarrow": False,
+        "font": {"color": ARTICLE_COLOUR, "size": 11},
+    }
+
+
 def _lower_text(below: Sequence[float]) -> str:
     if len(below) == 1:
-        return f"▾ 1 trial lies below, at {below[0]:.1f} %: double-click to see it"
-    return f"▾ {len(below)} trials lie below, down to {min(below):.1f} %: double-click to see them"
+        return f"▾ 1 trial below, at {below[0]:.1f} %: double-click"
+    return f"▾ {len(below)} trials below, down to {min(below):.1f} %: double-click"
 
 
 def _corner_note(text: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from optuna.study import Study, StudyDirection
 
 from search.errors import StudyError
 from search.space import NAMED, Space, difference, params_of
+from search.study_note import note_attrs
 from search.summary import RECIPE_KEY
 from storage.artifacts import Artifacts, check_outside
 from storage.database import Database
@@ -149,6 +150,8 @@ def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple
             settings = wishes.settings()
             with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
                 study.set_metric_names([METRIC])
+            for key, value in note_attrs(name).items():
+                database.storage.set_study_system_attr(study._study_id, key, value)
             study.set_user_attr(SETTINGS_KEY, settings.to_dict())
         if not study.get_trials(deepcopy=False):
             settings = _read_settings(study)

@@ -7,7 +7,8 @@ from typing import Any, Final
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from storage.leases import FAILURE_KEY
+from storage.leases import FAILURE_KEY, RETRIES_KEY
+from storage.trial_rows import META_PREFIX
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
 
@@ -41,6 +42,8 @@ class TrialSummary:
         ended: When it ended, None until then.
         note: Why it did not complete, empty where there is nothing to say.
         seconds: Wall time of its epochs, over all processes that ran it; None before any is known.
+        retries: How often it was taken from a worker that could not finish it.
+        has_model: Whether a complete trial has a model; those of other programs have none.
     """
 
     number: int
@@ -53,6 +56,8 @@ class TrialSummary:
     ended: datetime | None
     note: str
     seconds: float | None = None
+    retries: int = 0
+    has_model: bool = True
 
 
 def summarise_trials(study: Study) -> list[TrialSummary]:
@@ -75,13 +80,19 @@ def summarise_trial(trial: FrozenTrial) -> TrialSummary:
         ended=trial.datetime_complete,
         note=_note(trial),
         seconds=trial.user_attrs.get(SECONDS_KEY),
+        retries=trial.user_attrs.get(RETRIES_KEY, {}).get("total", 0),
+        has_model=state == "complete" and _has_model(trial.system_attrs),
     )
 
 
 def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:
-    """The complete trial of highest value, the earlier of equals; None where none is complete."""
-    complete = [trial for trial in trials if trial.value is not None]
+    """The complete trial with a model of highest value, the earlier of equals; None where there is none."""
+    complete = [trial for trial in trials if trial.value is not None and trial.has_model]
     return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+
+def _has_model(system_attrs: dict[str, Any]) -> bool:
+    return any(key.startswith(META_PREFIX) and '.h5"' in str(meta) for key, meta in system_attrs.items())
 
 
 def _state(trial: FrozenTrial) -> str:

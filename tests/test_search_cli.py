@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import optuna
 import pytest
 import sample
+import sqlalchemy
 from conftest import Finished
 from optuna.trial import TrialState
 
 from search.cli import commands
-from search.study import Wishes, open_or_create_study
+from search.study import Wishes, open_or_create_study, open_study
 from storage.database import open_database
 
 Cli = Callable[..., Finished]
@@ -42,7 +44,7 @@ def test_help_names_every_command(cli: Cli) -> None:
     helped = cli("--help")
 
     assert helped.code == 0
-    for name in ("data", "init", "run", "worker", "status", "best", "plot", "evaluate"):
+    for name in ("data", "init", "run", "worker", "status", "best", "plot", "dashboard", "evaluate"):
         assert re.search(rf"^  {name} +[A-Z].+", helped.out, re.MULTILINE)
     bare = cli()
     assert (bare.code, bare.out) == (2, "")
@@ -78,7 +80,8 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
             " checkpoint-seconds checkpoint-epochs threads debug",
         ),
         ("init", "storage study space max-epochs train-samples seed artifacts trials debug"),
-        ("status", "storage study json debug"),
+        ("status", "storage study json watch debug"),
+        ("dashboard", "storage study host port password-file no-password allow-edits debug"),
         ("best", "storage study output json debug"),
         ("plot", "storage study output debug"),
         ("evaluate", "data split json debug"),
@@ -274,6 +277,64 @@ def test_a_password_is_never_shown(cli: Cli, command: str, url: str) -> None:
         assert ended.code in (1, 2)
         assert "hunter2" not in ended.out + ended.err
         assert "cnn-search: storage '" in ended.err or "cnn-search: storage postgresql" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "postgresql://ann:hunter2@h/d"),
+        ("postgresql://ann:hunter2@h/d",),
+        ("init", "--trials", "postgresql://ann:hunter2@h/d"),
+        ("status", "--storge", "postgresql://h/d?password=hunter2&sslmode=require"),
+    ],
+)
+def test_a_password_in_the_wrong_place_is_not_shown(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """Where an option's name was forgotten, the complaint quotes the URL without it."""
+    ended = cli(*arguments)
+
+    assert ended.code == 2
+    assert "hunter2" not in ended.out + ended.err
+
+
+def test_what_a_database_refuses_is_told_in_its_words(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in Optuna's, which guesses."""
+
+    def refuse(*_: Any) -> None:
+        try:
+            raise sqlalchemy.exc.OperationalError(
+                "INSERT", {}, Exception("permission denied for table trials")
+            )
+        except sqlalchemy.exc.OperationalError as error:
+            raise optuna.exceptions.StorageInternalError("This typically happens due to ...") from error
+
+    monkeypatch.setattr("search.cli.studies.open_existing", refuse)
+
+    assert_refused(cli("status"), 1, "cnn-search: the database: permission denied for table trials\n")
+
+
+def test_status_watches(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints again and again, until Ctrl-C; what changes in between is seen."""
+    cli("init")
+    seconds: list[float] = []
+
+    def sleep(pause: float) -> None:
+        seconds.append(pause)
+        if len(seconds) == 3:
+            raise KeyboardInterrupt
+        database = open_database("sqlite:///cnn-search.db", create=False)
+        database.limit_trials(open_study(database, "cifar10").study, len(seconds))
+        database.close()
+
+    monkeypatch.setattr("search.cli.studies.time.sleep", sleep)
+    ended = cli("status", "--watch", "--json")
+
+    assert ended.code == 130
+    decoder, totals, rest = json.JSONDecoder(), [], ended.out
+    while rest.strip():
+        values, end = decoder.raw_decode(rest)
+        totals.append(values["total"])
+        rest = rest[end:].lstrip()
+    assert totals == [None, 1, 2]
 
 
 def test_debug_shows_where_it_failed(cli: Cli) -> None:

@@ -2,10 +2,12 @@
 
 import io
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import pytest
@@ -24,6 +26,7 @@ from search.study import (
     open_or_create_study,
     open_study,
 )
+from search.study_note import note_attrs
 from search.summary import RECIPE_KEY
 from storage.database import Database, open_database
 from storage.errors import StorageUrlError
@@ -80,6 +83,25 @@ def test_trial_0_is_the_articles_recipe_capped(settings: Settings) -> None:
     recipe = settings.article_recipe
 
     assert recipe == Recipe(epochs=min(100, settings.max_epochs or 100), seed=settings.seed)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "a b/c?&`d`", "it's", "x" * 512])
+def test_a_new_studys_page_says_how_to_fetch_the_best(database: Database, name: str) -> None:
+    """optuna-dashboard finds the note, whole; it is the user's from then on."""
+    from optuna_dashboard import get_note, save_note
+
+    opened, _ = open_or_create_study(database, name, Wishes())
+    note = get_note(opened.study)
+    assert shlex.quote(name).replace("`", "'") in note
+    assert f"/best.h5?study={quote(name, safe='')})" in note
+    save_note(opened.study, "mine")
+    open_or_create_study(database, name, Wishes())
+    assert get_note(opened.study) == "mine"
+
+
+def test_a_name_too_long_for_the_note_gets_none() -> None:
+    """A note that is cut would name another study."""
+    assert note_attrs("ü" * 400) == {}
 
 
 def test_a_new_study_remembers_its_settings(database: Database, url: str) -> None:

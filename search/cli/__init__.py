@@ -9,6 +9,7 @@ import traceback
 
 import click
 
+from search.cli.dashboard import dashboard
 from search.cli.data import data
 from search.cli.models import evaluate
 from search.cli.run import INTERRUPTED, run
@@ -47,6 +48,10 @@ def main() -> None:
         sys.exit(1)
     # The last frame of all: what is left is a fault of ours, or of the machine.
     except Exception as error:  # noqa: BLE001
+        from storage.outages import DATABASE_ERRORS, explain
+
+        if isinstance(error, DATABASE_ERRORS):
+            sys.exit(_fail(error, 1, f"the database: {explain(error)}"))
         reason = str(error).strip().split("\n")[0]
         sys.exit(_fail(error, 1, f"unexpected {type(error).__name__}: {reason} (--debug shows where)"))
 
@@ -61,7 +66,7 @@ def commands() -> None:
     """
 
 
-for command in (data, init, run, worker, status, best, plot, evaluate):
+for command in (data, init, run, worker, status, best, plot, dashboard, evaluate):
     commands.add_command(command)
 
 

@@ -58,8 +58,9 @@ def run(
 ) -> int:
     """Search: train trials, report them to the study, and keep the best model.
 
-    Run again, it continues the study. Without --trials and --minutes it runs until Ctrl-C, which keeps the
-    running trials: the next run goes on from their last full epoch.
+    Run again, it continues the study. Without --trials it goes on to the study's total; where there is none,
+    or it has been reached, it runs until --minutes are over or Ctrl-C, which keeps the running trials: the
+    next run goes on from their last full epoch.
     """
     from search.fleet import WorkerFailed, run_fleet
     from search.report import settings_lines
@@ -80,14 +81,15 @@ def run(
     say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
-    database.limit_trials(opened.study, trials)
     for taken in opened.leases().reap(expired=False):
         say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
     layout = choose_layout(count_cores(), workers, read_free_memory())
     say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
 
     before = summarise_trials(opened.study)
-    left = None if trials is None else max(0, trials - sum(trial.ended is not None for trial in before))
+    ended = sum(trial.ended is not None for trial in before)
+    total = _settle_total(opened, trials, ended)
+    left = None if total is None else max(0, total - ended)
     failures: list[WorkerFailed] = []
     with open_view(make_console(stderr=True), left, best_trial(before)) as view:
 
@@ -108,6 +110,23 @@ def run(
         complain("interrupted; the same command goes on where it stopped")
         return INTERRUPTED
     return 1 if failures else 0
+
+
+def _settle_total(opened: "OpenStudy", wished: int | None, ended: int) -> int | None:
+    """The total that this run works toward: the wished one, else the study's unless that is reached."""
+    database, study = opened.database, opened.study
+    total = database.read_limit(study) if wished is None else wished
+    if wished is not None:
+        database.limit_trials(study, wished)
+    elif total is not None and ended < total:
+        say(f"  {total - ended} trials to the study's total of {total}; --trials sets another")
+    elif total is not None and any(worker.is_alive for worker in opened.leases().workers()):
+        say(f"  the study has its total of {total} trials and other workers; --trials sets another")
+    elif total is not None:
+        say(f"  the study has had its total of {total} trials; it goes on without one")
+        database.limit_trials(study, None)
+        return None
+    return total
 
 
 def _finish_run(opened: "OpenStudy", output: Path, given: Mapping[str, object]) -> None:

@@ -1,8 +1,10 @@
 """`cnn-search init`, `status`, `best` and `plot`: a study without training."""
 
 import json
+import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,7 +18,7 @@ from search.cli.options import (
     study_option,
     wish_options,
 )
-from search.cli.terminal import show
+from search.cli.terminal import make_console, show
 from search.output import replace_file
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from search.study import OpenStudy
     from search.summary import TrialSummary
+
+WATCH_SECONDS: Final = 5
+"""How often `status --watch` looks."""
 
 
 @click.command()
@@ -51,24 +56,69 @@ def init(storage: str, study: str, trials: int | None, **wishes: Any) -> None:
 @storage_option
 @study_option
 @json_option
+@click.option("--watch", is_flag=True, help=f"Look again every {WATCH_SECONDS} seconds, until Ctrl-C.")
 @debug_option
-def status(storage: str, study: str, as_json: bool) -> None:
+def status(storage: str, study: str, as_json: bool, watch: bool) -> None:
     """Show the study's trials, the workers that run them, and the best so far."""
-    from search.report import settings_lines, status_json, trials_table
-    from search.summary import summarise_trials
-    from search.workers_report import workers_json, workers_lines
-
     opened = open_existing(storage, study)
-    workers = opened.leases().workers()
-    total = opened.database.read_limit(opened.study)
-    trials = summarise_trials(opened.study)
-    if as_json:
-        values = status_json(study, trials, opened.settings.to_dict())
-        click.echo(json.dumps({**values, **workers_json(workers, trials, total)}, indent=2))
+    if not watch:
+        _print_status(opened, as_json)
+    elif as_json or not sys.stdout.isatty():
+        # For programs: one after the other.
+        while True:
+            _print_status(opened, as_json)
+            sys.stdout.flush()
+            time.sleep(WATCH_SECONDS)
+    else:
+        _watch_status(opened)
+
+
+def _watch_status(opened: "OpenStudy") -> None:
+    """Show the status on the whole terminal, again and again, also through outages of the database."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from storage.outages import DATABASE_ERRORS, explain
+
+    with Live(console=make_console(stderr=False), screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                parts = _status_parts(opened)
+            except DATABASE_ERRORS as error:
+                parts = [f"{opened.database.shown_url}: {explain(error)}; trying on"]
+            parts += ["", f"every {WATCH_SECONDS} s, last at {time.strftime('%X')}; Ctrl-C ends"]
+            live.update(
+                Group(*(Text(part) if isinstance(part, str) else part for part in parts)), refresh=True
+            )
+            time.sleep(WATCH_SECONDS)
+
+
+def _print_status(opened: "OpenStudy", as_json: bool) -> None:
+    from search.report import status_json
+    from search.summary import summarise_trials
+    from search.workers_report import workers_json
+
+    if not as_json:
+        show(*_status_parts(opened))
         return
-    lines = [f"study {study!r} in {opened.database.shown_url}", *settings_lines(opened.settings)]
-    shown = "\n".join(workers_lines(workers, trials, total))
-    show("\n  ".join(lines), "", trials_table(trials), "", shown, *_best_lines(trials))
+    trials = summarise_trials(opened.study)
+    values = status_json(opened.study.study_name, trials, opened.settings.to_dict())
+    workers, total = opened.leases().workers(), opened.database.read_limit(opened.study)
+    click.echo(json.dumps({**values, **workers_json(workers, trials, total)}, indent=2))
+
+
+def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
+    """The status from top to bottom."""
+    from search.report import settings_lines, trials_table
+    from search.summary import summarise_trials
+    from search.workers_report import workers_lines
+
+    trials, total = summarise_trials(opened.study), opened.database.read_limit(opened.study)
+    name, url = opened.study.study_name, opened.database.shown_url
+    lines = [f"study {name!r} in {url}", *settings_lines(opened.settings)]
+    workers = "\n".join(workers_lines(opened.leases().workers(), trials, total))
+    return ["\n  ".join(lines), "", trials_table(trials), "", workers, *_best_lines(trials)]
 
 
 @click.command()

@@ -38,8 +38,8 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Print what went wrong."""
-    click.echo(f"cnn-search: {message}", err=True)
+    """Print what went wrong; what click quotes from the command line may hold a password."""
+    click.echo(f"cnn-search: {mask_passwords(message)}", err=True)
 
 
 def make_console(*, stderr: bool) -> "Console":
@@ -65,16 +65,26 @@ def format_options(given: Mapping[str, object]) -> str:
     for key, value in given.items():
         if value is None or value == DEFAULTS.get(key):
             continue
-        text = show_url(parse_url(str(value))) if key == "--storage" else str(value)
+        if key == "--storage" and value == os.environ.get("CNN_SEARCH_STORAGE"):
+            continue
+        text = str(value)
+        if key == "--storage":
+            # A masked password would be taken for one; without any, the server's error says what is missing.
+            text = show_url(parse_url(text)).replace(":***@", "@")
         parts.append(f" {key} {shlex.quote(text)}")
     return "".join(parts)
+
+
+def mask_passwords(text: str) -> str:
+    """The text without the passwords of the URLs in it."""
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def hide_passwords() -> None:
     """Take passwords in URLs out of the command line that others see in lists of processes."""
     from setproctitle import setproctitle
 
-    shown = [PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", argument) for argument in sys.argv]
+    shown = [mask_passwords(argument) for argument in sys.argv]
     if shown != sys.argv:
         setproctitle(shlex.join(shown))
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from search.cli.terminal import complain, make_console, say
 
 STOP_SECONDS: Final = 9
 """Whoever asks a service to stop kills it after ten seconds."""
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -83,17 +86,25 @@ def worker(
 
 
 class StopRequest:
-    """Whether SIGINT, SIGTERM or SIGHUP came.
+    """Whether SIGINT, SIGTERM or SIGHUP came, those of them that are not ignored (`nohup` has it so).
 
     A first one ends the process at once as long as it holds no trial, which `defer` tells; later it is for
-    the worker to hear. A second one, or no end in time, ends it in any case.
+    the worker to hear. A second one, or no end in time, ends it in any case: the lease then runs out, and the
+    trial goes on elsewhere.
     """
 
     def __init__(self) -> None:
         """Listen from now on; call in the main thread."""
         self._requested = self._deferred = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._request)
+        # Python's handlers wait for the main thread, which may itself wait in a call for a dead network. The
+        # byte in this pipe does not wait, and the thread behind it needs nobody.
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing)
+        threading.Thread(target=_end_in_time, args=(reading,), name="stop", daemon=True).start()
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._request)
 
     def __call__(self) -> bool:
         """Whether it came."""
@@ -107,8 +118,13 @@ class StopRequest:
         if self._requested:
             os._exit(INTERRUPTED)
         self._requested = True
-        # Where Python cannot answer any more, such as in a call that waits for a dead network, the kernel
-        # does: SIGALRM kills. The lease then runs out, and the trial goes on elsewhere.
-        signal.alarm(STOP_SECONDS)
         if not self._deferred:
             raise KeyboardInterrupt
+
+
+def _end_in_time(reading: int) -> None:
+    """End the process some seconds after the first signal that stops it."""
+    while os.read(reading, 1)[0] not in STOPPING:
+        pass
+    time.sleep(STOP_SECONDS)
+    os._exit(INTERRUPTED)

@@ -1,0 +1,179 @@
+"""The dashboard as one application, and the server that it runs in."""
+
+import logging
+import socket
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from wsgiref.util import setup_testing_defaults
+
+import waitress
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna_dashboard import wsgi
+
+from search.dashboard.compress import compress
+from search.dashboard.guard import Access, answer_json, guard
+from search.dashboard.prepared import Prepared
+from search.dashboard.routes import PATHS, build_routes
+from search.dashboard.upkeep import Upkeep
+from search.errors import DashboardError
+from search.study import open_study
+from storage.database import Database
+from storage.errors import StorageError
+from storage.outages import DATABASE_ERRORS, explain
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+THREADS: Final = 8
+"""Answers at a time; a request has a thread only once it has arrived whole."""
+MOST_CONNECTIONS: Final = 1000
+IDLE_SECONDS: Final = 30
+"""A connection on which nothing moves for so long is closed."""
+MOST_BODY_BYTES: Final = 1 << 20
+"""Of a request: notes and the like. A larger one is refused before it is read."""
+LOG: Final = logging.getLogger(__name__)
+
+
+class StudyFiles:
+    """The stored files of all studies of a database, each from where its study keeps them.
+
+    Optuna's ArtifactStore protocol.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """The files of `database`."""
+        self._database = database
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The file's content.
+
+        Raises:
+            ArtifactNotFound: No file has that id.
+            StorageError: It cannot be read.
+        """
+        name = self._database.study_of_file(artifact_id)
+        if name is None:
+            raise ArtifactNotFound(f"no trial has a stored file {artifact_id}")
+        return open_study(self._database, name).artifacts.open_reader(artifact_id)
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Store a file that a user adds to a page; the database keeps it."""
+        self._database.open_artifacts(None, "").write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove a file, when its study is deleted.
+
+        Raises:
+            ArtifactNotFound: No file has that id.
+        """
+        name = self._database.study_of_file(artifact_id)
+        if name is None:
+            self._database.open_artifacts(None, "").remove(artifact_id)
+        else:
+            open_study(self._database, name).artifacts.remove(artifact_id)
+
+
+def build_app(database: Database, study: str, access: Access, upkeep: Upkeep) -> "WSGIApplication":
+    """The whole application: optuna-dashboard and this project's routes, behind the guard.
+
+    Args:
+        database: Holds the studies.
+        study: The one that `/best.h5` and `/best.json` mean.
+        access: Who may do what.
+        upkeep: Knows the studies; started or not.
+    """
+    ours = build_routes(database, study, upkeep)
+    theirs = wsgi(database.storage, artifact_store=StudyFiles(database))
+
+    def choose(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        app = ours if environ.get("PATH_INFO") in PATHS else theirs
+        try:
+            return app(environ, start_response)
+        except (*DATABASE_ERRORS, StorageError) as error:
+            # optuna-dashboard answers for its own; the log has what a visitor need not know.
+            LOG.warning("%s: %s", environ.get("PATH_INFO"), explain(error))
+            return answer_json(
+                start_response, "503 Service Unavailable", {"reason": "the database or a file in it fails"}
+            )
+
+    return guard(Prepared(compress(choose), upkeep.seen), access)
+
+
+def prepare(app: "WSGIApplication", database: Database, access: Access) -> None:
+    """Ask `app` for what a visitor's page asks for first, so that no visitor waits for it."""
+    credentials = b64encode(f"cnn-search:{access.password or ''}".encode()).decode()
+    for study in database.storage.get_all_studies():
+        environ: WSGIEnvironment = {
+            "HTTP_HOST": "localhost",
+            "HTTP_ACCEPT_ENCODING": "gzip",
+            "HTTP_AUTHORIZATION": f"Basic {credentials}",
+            "PATH_INFO": f"/api/studies/{study._study_id}",
+            "QUERY_STRING": "after=0",
+        }
+        setup_testing_defaults(environ)
+        for _ in app(environ, lambda *_: lambda _: None):
+            pass
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that listens, and answers once it runs.
+
+    Attributes:
+        host: Where it listens.
+        port: The port, which may have been chosen by the system.
+    """
+
+    host: str
+    port: int
+    _server: Any
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds it."""
+        name = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.port}"
+
+    def run(self) -> None:
+        """Answer requests until a signal's handler raises `KeyboardInterrupt`, which ends here."""
+        self._server.run()
+
+
+def listen(app: "WSGIApplication", host: str, port: int, most_body_bytes: int = MOST_BODY_BYTES) -> Server:
+    """A server for `app`: one process, some threads, and a loop that waits for slow clients in their place.
+
+    Args:
+        app: What answers.
+        host: An address or name of this machine.
+        port: 0 for any that is free.
+        most_body_bytes: Larger requests are refused.
+
+    Raises:
+        DashboardError: Nobody can listen there.
+    """
+    # Its warnings about waiting requests are no news to whoever looks at pages.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DashboardError(
+            f"cannot listen on {host} port {port}: {reason}; name another with --host or --port"
+        ) from error
+    server = waitress.create_server(
+        app,
+        sockets=[listening],
+        threads=THREADS,
+        connection_limit=MOST_CONNECTIONS,
+        channel_timeout=IDLE_SECONDS,
+        cleanup_interval=IDLE_SECONDS // 3,
+        max_request_body_size=most_body_bytes,
+        # select() cannot wait for more than 1,024 files.
+        asyncore_use_poll=True,
+        # Which server this is concerns nobody.
+        ident=None,
+    )
+    return Server(host, listening.getsockname()[1], server)

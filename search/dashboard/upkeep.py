@@ -1,0 +1,154 @@
+"""What goes on behind the pages: trials are read in advance, stale claims taken back, plots kept right."""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+import optuna
+
+from search.assignment import LEASE_SECONDS
+from search.errors import SearchError
+from search.published_progress import PublishedProgress
+from search.study import SETTINGS_KEY, OpenStudy, open_study
+from search.summary import TrialSummary, summarise_trials
+from storage.database import Database
+from storage.errors import StorageError
+from storage.keeper import LeaseKeeper
+from storage.outages import DATABASE_ERRORS, explain
+
+REFRESH_SECONDS: Final = 10.0
+"""How often the trials are read; optuna-dashboard shows those of a long study no fresher."""
+LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Watched:
+    """A study as it was last seen.
+
+    Attributes:
+        opened: The study.
+        trials: Its trials, by number.
+        last_report: When an epoch was last reported, in seconds since the epoch; None before the first. Known
+            from what was seen to change, and before that from when trials began and ended.
+    """
+
+    opened: OpenStudy
+    progress: PublishedProgress
+    keeper: LeaseKeeper
+    trials: list[TrialSummary] = field(default_factory=list)
+    last_report: float | None = None
+
+    def look(self, now: float) -> None:
+        """Read the trials, and have the plot drawn that fits them."""
+        before, trials = self.trials, summarise_trials(self.opened.study)
+        self.last_report = _last_report(before, trials, self.last_report, now)
+        self.trials = trials
+        if count_ended(trials) != count_ended(before):
+            self.progress.note()
+        self.progress.update()
+
+
+def count_ended(trials: list[TrialSummary]) -> int:
+    """How many trials are over."""
+    return sum(trial.ended is not None for trial in trials)
+
+
+class Upkeep:
+    """Watches all of the database's studies, in a thread."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """The upkeep of `database`; `clock` tells seconds since the epoch."""
+        self.now = clock
+        self._database = database
+        self._watched: dict[str, Watched] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        """Read everything once, and begin.
+
+        Raises:
+            SQLAlchemyError: The database cannot be reached.
+        """
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._stopped.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=REFRESH_SECONDS)
+        for watched in self._watched.values():
+            watched.keeper.stop()
+
+    def look(self) -> dict[str, Watched]:
+        """The studies of this project as they are now, by name."""
+        with self._lock:
+            found = {
+                study.study_name: study._study_id
+                for study in self._database.storage.get_all_studies()
+                if SETTINGS_KEY in study.user_attrs
+            }
+            for name, watched in list(self._watched.items()):
+                # A study of the same name may be another one by now.
+                if found.get(name) != watched.opened.study._study_id:
+                    watched.keeper.stop()
+                    del self._watched[name]
+            for name in found:
+                try:
+                    if name not in self._watched:
+                        self._watched[name] = self._watch(name)
+                    self._watched[name].look(self.now())
+                except (SearchError, StorageError, KeyError) as error:
+                    # Deleted meanwhile, or of another version: its pages are optuna-dashboard's alone.
+                    LOG.debug("study %r is not watched: %s", name, error)
+            return dict(self._watched)
+
+    def seen(self, study_id: int) -> Hashable | None:
+        """Something that stays equal as long as nothing about a study changes; None for one not watched.
+
+        The values of a trial change only with its state or with a report.
+        """
+        for watched in self.look().values():
+            if watched.opened.study._study_id == study_id:
+                trials = Counter((trial.state, trial.retries) for trial in watched.trials)
+                reports = sum(trial.epochs_done for trial in watched.trials)
+                storage = self._database.storage
+                attrs = [storage.get_study_system_attrs(study_id), storage.get_study_user_attrs(study_id)]
+                return json.dumps([attrs, sorted(trials.items()), reports], sort_keys=True)
+        return None
+
+    def _watch(self, name: str) -> Watched:
+        opened = open_study(self._database, name)
+        progress = PublishedProgress(opened)
+        keeper = LeaseKeeper(opened.leases(), LEASE_SECONDS, on_taken=lambda _: progress.note())
+        keeper.start()
+        return Watched(opened, progress, keeper)
+
+    def _keep(self) -> None:
+        while not self._stopped.wait(REFRESH_SECONDS):
+            try:
+                self.look()
+            except (*DATABASE_ERRORS, optuna.exceptions.OptunaError) as error:
+                LOG.warning("the studies could not be read: %s; trying on", explain(error))
+
+
+def _last_report(
+    before: list[TrialSummary], trials: list[TrialSummary], known: float | None, now: float
+) -> float | None:
+    """When an epoch was last reported; the database keeps no times of reports."""
+    epochs = sum(trial.epochs_done for trial in trials)
+    if before and epochs > sum(trial.epochs_done for trial in before):
+        return now
+    if known is not None:
+        return known
+    # At the first look: no later than the last trial with a report began or ended.
+    reported = [trial for trial in trials if trial.epochs_done > 0]
+    times = [time for trial in reported for time in (trial.started, trial.ended) if time is not None]
+    return max((time.timestamp() for time in times), default=None)
