@@ -16,10 +16,12 @@ from typing import Final
 from search.assignment import Assignment, carry_out
 from search.events import Event, Notice, TrialEnded
 from search.study import OpenStudy
-from storage.outages import DATABASE_ERRORS, explain
+from storage.outages import DATABASE_ERRORS, Retries, explain
 
 STOP_SECONDS: Final = 8.0
 """What workers get to hand back; service managers kill ten seconds after they ask."""
+TAKE_BACK_SECONDS: Final = 5.0
+"""How long the parent tries to take back what a dead worker had: twice, where the server was restarted."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run_fleet(
                     member = next(member for member in members if member.pipe is pipe)
                     if not _listen(member, show):
                         members.remove(member)
-                        _bury(member, opened, show)
+                        _bury(member, opened, show, lambda: stop.requests > 0)
                 if stop.requests > told:
                     told = stop.requests
                     for member in members:
@@ -126,14 +128,21 @@ def _listen(member: _Member, show: Callable[[Event | WorkerFailed], None]) -> bo
     return True
 
 
-def _bury(member: _Member, opened: OpenStudy, show: Callable[[Event | WorkerFailed], None]) -> None:
+def _bury(
+    member: _Member,
+    opened: OpenStudy,
+    show: Callable[[Event | WorkerFailed], None],
+    must_hurry: Callable[[], bool],
+) -> None:
     member.process.join()
     member.pipe.close()
     code = member.process.exitcode or 0
     if code < 0:
         show(WorkerFailed(member.index, f"killed by {signal.Signals(-code).name}"))
+    retries = Retries(opened.database.shown_url, TAKE_BACK_SECONDS, must_hurry)
     try:
-        for taken in opened.leases().reap(expired=False):
+        # A process that ended stays so, however long this takes.
+        for taken in retries.run(opened.leases().reap, expired=False):
             show(TrialEnded(taken.number, "failed" if taken.failed else "waiting", None, taken.reason, None))
     except DATABASE_ERRORS as error:
         show(

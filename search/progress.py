@@ -7,18 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from search.progress_layout import (
-    ARTICLE_COLOUR,
-    BASELINE,
-    BASELINE_PERCENT,
-    Against,
-    Axis,
-    Frame,
-    Point,
-    build_layout,
-    time_axis,
-    trials_axis,
-)
+from search.progress_axes import Against, Axis, time_axis, trials_axis
+from search.progress_layout import ARTICLE_COLOUR, BASELINE, BASELINE_PERCENT, Frame, Point, build_layout
 from search.report import describe_dropouts, describe_optimizer, is_articles_recipe
 from search.summary import TrialSummary
 
@@ -110,8 +100,8 @@ def progress_page(trials: Sequence[TrialSummary], study_name: str) -> str:
 
 
 def best_so_far(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
-    """The complete trials that, when they ended, were better than every one before, in order of their end."""
-    ended = [trial for trial in trials if trial.value is not None and trial.ended is not None]
+    """The complete trials with a model that were better than all before when they ended, in that order."""
+    ended = [trial for trial in trials if trial.value is not None and trial.has_model and trial.ended]
     ended.sort(key=lambda trial: (trial.ended or datetime.max, trial.number))
     steps: list[TrialSummary] = []
     for trial in ended:

@@ -1,18 +1,16 @@
 """The frame of the progress plot: axes, title, the article's results and notes."""
 
 import html
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from search.progress_axes import Axis, first_start, seconds_since, shorten
 from search.report import BAND_PERCENT, is_articles_recipe
 from search.summary import STATES, TrialSummary, best_trial
-from trainer.article import BAND
+from trainer.article import ARTICLE_RESULTS, BAND
 
-Against = Literal["time", "trials"]
-"""What the x axis of the progress plot is."""
 ARTICLE_COLOUR: Final = "#ea580c"
 INK: Final = "#1e293b"
 FAINT_INK: Final = "#64748b"
@@ -20,37 +18,14 @@ GRID: Final = "#eef2f6"
 FONT: Final = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 BASELINE: Final = BAND[0]
-"""The validation accuracy from which a complete trial counts as having reached the baseline."""
+"""The validation accuracy from which a trial with a model counts as having reached the baseline."""
 BASELINE_PERCENT: Final = f"{100 * BASELINE:.0f} %"
-ARTICLE_RESULTS: Final = ((150, 78.22), (200, 77.77), (100, 77.37))
-"""Epochs and test accuracy in percent of the article's three runs, the best first."""
 LABEL_STEP: Final = 14
 """Between the labels of the article's results, in pixels; the results themselves lie closer."""
 VIEW_POINTS: Final = 30.0
 """The axis reaches this many percentage points below the best: failures at 10 % must not squash the rest."""
-HOURS_FROM: Final = 120.0
-"""Studies longer than this many minutes are drawn in hours."""
-FEW_TRIALS: Final = 10
-"""Up to so many trials, each has a tick of its own."""
 NAME_LENGTH: Final = 30
 """Longest study name in the title, in characters: the result behind it has to be seen too."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An x axis.
-
-    Attributes:
-        title: What it shows, with the unit.
-        places: Where each trial that ended stands, by its number.
-        end: Where the last one stands.
-        dtick: The distance of its ticks; None leaves it to plotly.
-    """
-
-    title: str
-    places: Mapping[int, float]
-    end: float
-    dtick: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +39,7 @@ class Point:
     @property
     def y(self) -> float:
         """`percent`, in as few characters as JSON can say it."""
-        return _short(self.percent, 2)
+        return shorten(self.percent, 2)
 
 
 @dataclass(frozen=True)
@@ -76,7 +51,7 @@ class Frame:
         axis: The x axis.
         points: All trials that ended with a result.
         drawn: How many of them are drawn.
-        first: The first complete trial at the baseline; None while there is none.
+        first: The first trial with a model that reached the baseline; None while there is none.
     """
 
     study_name: str
@@ -84,30 +59,6 @@ class Frame:
     points: Sequence[Point]
     drawn: int
     first: TrialSummary | None
-
-
-def time_axis(trials: Sequence[TrialSummary]) -> Axis:
-    """Time from the first start to each end, in minutes or hours, to a thousandth of the whole or better."""
-    ended = _in_order_of_end(trials)
-    if not ended:
-        return Axis("minutes since the first trial began", {}, 0)
-    start = _first_start(trials)
-    seconds = {trial.number: _seconds_since(start, trial) for trial in ended}
-    longest = seconds[ended[-1].number]
-    unit, unit_seconds = ("hours", 3600.0) if longest > 60 * HOURS_FROM else ("minutes", 60.0)
-    # Four digits at the end of the axis, wherever its decimal point is.
-    decimals = 3 - math.floor(math.log10(longest / unit_seconds)) if longest > 0 else 0
-    places = {number: _short(after / unit_seconds, decimals) for number, after in seconds.items()}
-    return Axis(f"{unit} since the first trial began", places, places[ended[-1].number])
-
-
-def trials_axis(trials: Sequence[TrialSummary]) -> Axis:
-    """How many trials had ended, in whatever state, at each one's end; the first stands at 1.
-
-    Not their numbers: a long trial with a low number says nothing about the best until it ends.
-    """
-    places = {trial.number: at for at, trial in enumerate(_in_order_of_end(trials), start=1)}
-    return Axis("trials that have ended", places, len(places), 1 if len(places) <= FEW_TRIALS else None)
 
 
 def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
@@ -174,26 +125,6 @@ def describe_duration(seconds: float) -> str:
     return f"{hours // 24} days {hours % 24} h"
 
 
-def _in_order_of_end(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
-    ended = [trial for trial in trials if trial.ended is not None]
-    return sorted(ended, key=lambda trial: (trial.ended or datetime.max, trial.number))
-
-
-def _first_start(trials: Sequence[TrialSummary]) -> datetime:
-    ends = [trial.ended for trial in trials if trial.ended is not None]
-    return min([*(trial.started for trial in trials if trial.started is not None), min(ends)])
-
-
-def _seconds_since(start: datetime, trial: TrialSummary) -> float:
-    return ((trial.ended or start) - start).total_seconds()
-
-
-def _short(number: float, decimals: int) -> float:
-    """`number` rounded; a whole one as int, which JSON writes without `.0`."""
-    rounded = round(number, decimals)
-    return int(rounded) if rounded == int(rounded) else rounded
-
-
 def _axis_title(text: str) -> dict[str, Any]:
     return {"text": text, "font": {"size": 13, "color": FAINT_INK}, "standoff": 10}
 
@@ -205,7 +136,7 @@ def _title(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
     if best is not None and best.value is not None:
         text = f"<b>{name}</b>: best so far <b>{100 * best.value:.2f} %</b>, trial {best.number}"
     else:
-        text = f"<b>{name}</b>: no complete trial yet"
+        text = f"<b>{name}</b>: no model yet"
     return {
         "text": text,
         "font": {"size": 19},
@@ -228,7 +159,7 @@ def _milestone(trials: Sequence[TrialSummary], frame: Frame) -> str:
     """When the baseline was first reached; and how many trials are drawn, if not all."""
     said = f"{BASELINE_PERCENT} not reached yet"
     if frame.first is not None:
-        after = describe_duration(_seconds_since(_first_start(trials), frame.first))
+        after = describe_duration(seconds_since(first_start(trials), frame.first))
         said = f"{BASELINE_PERCENT} first reached after {after}, by trial {frame.first.number}"
     if frame.drawn < len(frame.points):
         said += f" · {frame.drawn} of {len(frame.points)} trials drawn"

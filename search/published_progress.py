@@ -6,9 +6,9 @@ import time
 from typing import Final
 
 from search.progress import draw_progress
-from search.progress_layout import Against
+from search.progress_axes import Against
 from search.study import OpenStudy
-from search.summary import TrialSummary, summarise_trials
+from search.summary import TrialSummary, count_ended, summarise_trials
 from storage.outages import explain
 
 FIGURES: Final[dict[str, Against]] = {"progress-by-time": "time", "progress-by-trials": "trials"}
@@ -82,17 +82,10 @@ class PublishedProgress:
         trials = summarise_trials(study)
         for name, against in FIGURES.items():
             figure = figure_json(trials, study.study_name, against)
+            # The version never falls, for a trial that has ended stays so. Of two readings the later has all
+            # ended trials of the earlier: as many of them are the same ones, of which nothing changes any
+            # more, and the figures differ in nothing but how many trials they say run or wait.
             self._opened.database.publish(study, name, count_ended(trials), figure)
-
-
-def count_ended(trials: list[TrialSummary]) -> int:
-    """How many of the trials are over: the version of a figure of them.
-
-    It never falls, for a trial that has ended stays so. Of two readings the later has all ended trials of the
-    earlier: as many of them are the same ones, of which nothing changes any more, and the figures differ in
-    nothing but how many trials they say run or wait.
-    """
-    return sum(trial.ended is not None for trial in trials)
 
 
 def figure_json(trials: list[TrialSummary], study_name: str, against: Against) -> str:

@@ -1,5 +1,6 @@
 """A study's trials as plain values, for tables, figures and JSON."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -83,6 +84,11 @@ def summarise_trial(trial: FrozenTrial) -> TrialSummary:
         retries=trial.user_attrs.get(RETRIES_KEY, {}).get("total", 0),
         has_model=state == "complete" and _has_model(trial.system_attrs),
     )
+
+
+def count_ended(trials: Iterable[TrialSummary]) -> int:
+    """How many of the trials are over."""
+    return sum(trial.ended is not None for trial in trials)
 
 
 def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:

@@ -1,7 +1,10 @@
 """One trial while a worker runs it: what is written to the study, and when."""
 
+import logging
 import time
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from optuna.trial import Trial, TrialState
@@ -19,14 +22,17 @@ from search.summary import (
     summarise_trial,
 )
 from storage.claimed_trial import NamedFile
+from storage.errors import DamagedFileError
 from storage.leases import FAILURE_KEY
 from storage.outages import explain
 from storage.process import Identity
 from trainer.errors import OutOfMemoryError
-from trainer.evaluation import Evaluator
+from trainer.evaluation import Evaluator, Score
+from trainer.figures import draw_confusion, draw_curves
+from trainer.model import forget_models
 from trainer.model_file import model_from_bytes, model_to_bytes
 from trainer.recipe import Recipe
-from trainer.state import EpochResult, TrainingState, history_to_csv
+from trainer.state import EpochResult, StateError, TrainingState, history_to_csv
 from trainer.training import TrainingResult
 
 FAILURE_LENGTH: Final = 500
@@ -35,6 +41,7 @@ TRACEBACK_LENGTH: Final = 4000
 """The end of a traceback that is kept, in characters."""
 PASSING: Final = (OutOfMemoryError, MemoryError, OSError)
 """Failures that another try may not meet: memory that others fill, a connection that broke, a full disk."""
+LOG: Final = logging.getLogger(__name__)
 
 
 class TrialRun:
@@ -76,9 +83,14 @@ class TrialRun:
         return recipe
 
     def read_state(self) -> TrainingState | None:
-        """Where the trial goes on from, None where it begins."""
-        content = self._claimed.read_checkpoint()
-        self._state = None if content is None else TrainingState.from_bytes(content)
+        """Where the trial goes on from, None where it begins, or begins anew: its checkpoint is damaged."""
+        try:
+            content = self._claimed.read_checkpoint()
+            self._state = None if content is None else TrainingState.from_bytes(content)
+        except (DamagedFileError, StateError) as error:
+            # Epochs can be trained again; a trial that fails is lost, through no fault of its own.
+            LOG.warning("trial %d begins anew: %s", self._trial.number, error)
+            self._state = None
         self._stored_epoch = 0 if self._state is None else self._state.epoch
         return self._state
 
@@ -100,26 +112,32 @@ class TrialRun:
 
     def finish(self, result: TrainingResult, evaluator: Evaluator) -> None:
         """Store what the trial came to."""
-        value: float | None = None
+        number, outcome = self._trial.number, "pruned"
+        score: Score | None = None
         files: list[NamedFile] = []
         attrs: dict[str, Any] = {}
         if result.status == "finished":
             content = model_to_bytes(result.build_model())
-            value = evaluator.score(model_from_bytes(content)).accuracy
-            name = f"trial-{self._trial.number}-{value:.4f}.h5"
+            score = evaluator.score(model_from_bytes(content))
+            outcome = f"{100 * score.accuracy:.2f} %"
+            name = f"trial-{number}-{score.accuracy:.4f}.h5"
             files.append(NamedFile("model", name, "application/x-hdf5", content))
         elif result.status == "diverged":
+            outcome = "diverged"
             attrs[DIVERGED_KEY] = result.diverged_epoch
+        history = () if self._state is None else self._state.history
         if self._state is not None:
-            name = f"trial-{self._trial.number}-history.csv"
-            table = history_to_csv(self._state.history).encode()
-            files.append(NamedFile("history", name, "text/csv", table))
+            table = history_to_csv(history).encode()
+            files.append(NamedFile("history", f"trial-{number}-history.csv", "text/csv", table))
             attrs.update(self._seconds(self._state))
-        if value is not None:
-            self._claimed.finish(TrialState.COMPLETE, value, files, attrs)
+        # What storing and scoring leave is room enough for drawing.
+        forget_models()
+        files += _draw_pictures(number, history, score, outcome)
+        if score is not None:
+            self._claimed.finish(TrialState.COMPLETE, score.accuracy, files, attrs)
             return
         # Optuna gives a pruned trial its last report as value.
-        last = self._state.history[-1].validation_accuracy if self._state and self._state.history else None
+        last = history[-1].validation_accuracy if history else None
         self._claimed.finish(TrialState.PRUNED, last, files, attrs)
 
     def fail(self, error: Exception) -> bool:
@@ -159,3 +177,35 @@ class TrialRun:
     def _seconds(self, state: TrainingState) -> dict[str, float]:
         # Optuna's own times would count what the trial waited.
         return {SECONDS_KEY: round(sum(epoch.seconds for epoch in state.history), 3)}
+
+
+def _draw_pictures(
+    number: int, history: Sequence[EpochResult], score: Score | None, outcome: str
+) -> list[NamedFile]:
+    """The pictures of a trial's end, without those that cannot be drawn.
+
+    Args:
+        number: The trial's.
+        history: Its learning curves are drawn if there is an epoch.
+        score: Of its model, if it has one; its confusion is drawn.
+        outcome: A word on the curves.
+    """
+    drawings: dict[str, partial[bytes]] = {}
+    if history:
+        title = f"Trial {number}: {outcome} after epoch {history[-1].epoch}"
+        drawings["curves"] = partial(draw_curves, history, title)
+    if score is not None:
+        title = f"Trial {number}: {outcome} of {score.images:,} validation images"
+        drawings["confusion"] = partial(draw_confusion, score.confusion, title)
+    files = []
+    for kind, draw in drawings.items():
+        try:
+            content = draw()
+        # Whatever a picture meets (no memory, no font, a library that does not load), hours of training are
+        # worth more than it.
+        except Exception as error:  # noqa: BLE001
+            reason = f"{type(error).__name__}: {explain(error)}"
+            LOG.warning("trial %d: its %s could not be drawn: %s", number, kind, reason)
+            continue
+        files.append(NamedFile(kind, f"trial-{number}-{kind}.png", "image/png", content))
+    return files

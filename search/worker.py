@@ -9,10 +9,11 @@ from optuna.trial import Trial
 from search.assignment import LEASE_SECONDS, CheckpointPolicy
 from search.errors import SearchError
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.published_progress import PublishedProgress
 from search.strategy import attach_strategy
 from search.study import OpenStudy
 from search.trial_run import TrialRun
-from storage.errors import LeaseLost, StorageError, TrialLimitReached
+from storage.errors import LeaseLost, OutsideStoreError, StorageError, TrialLimitReached
 from storage.keeper import LeaseKeeper
 from storage.outages import DATABASE_ERRORS, explain
 from storage.process import Identity, own_identity
@@ -71,7 +72,10 @@ class Worker:
         self._evaluator = Evaluator(self._trainer.validation)
         self._identity = own_identity() if identity is None else identity
         self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()
-        self._keeper = LeaseKeeper(self._leases, lease_seconds, self._identity)
+        self._progress = PublishedProgress(opened)
+        self._keeper = LeaseKeeper(
+            self._leases, lease_seconds, self._identity, on_taken=lambda _: self._progress.note()
+        )
         opened.database.work_as(self._identity)
 
     def run(self) -> None:
@@ -83,12 +87,15 @@ class Worker:
         Raises:
             SearchError: Several trials failed one after another; each is recorded with its reason.
             StorageError: The database was away for longer than patience lasts; what this worker ran goes on
-                elsewhere once its leases have run out.
+                elsewhere once its leases have run out. Or it was the place outside the database where files
+                are kept; then the trial was handed back.
         """
         try:
             self._opened.database.retries.run(self._keeper.start)
             try:
                 self._take_trials()
+                # Nobody may come after this worker who would draw its last trial.
+                self._progress.update(force=True)
             finally:
                 self._keeper.stop()
         except DATABASE_ERRORS as error:
@@ -96,13 +103,16 @@ class Worker:
 
     def _take_trials(self) -> None:
         failures: list[str] = []
+        self._sweep()
         while not self._is_over():
             self._opened.database.release_strays()
             try:
                 trial = self._study.ask()
             except TrialLimitReached:
                 if self._leases.count_open() == 0:
+                    self._sweep()
                     return
+                self._progress.update()
                 self._rest()
                 continue
             failure = self._run_trial(trial)
@@ -126,6 +136,11 @@ class Worker:
                 run.hand_back()
             except (LeaseLost, *DATABASE_ERRORS):
                 raise
+            except OutsideStoreError:
+                # The trial is not to blame, and where its files cannot be kept no other one fares better.
+                self._opened.database.claimed(self._opened.artifacts, run.trial_id).hand_back(None, {})
+                if not self._must_stop():
+                    raise
             # Whatever a trial meets is recorded on it, and must not end those that would come after it.
             except Exception as error:  # noqa: BLE001
                 failure = f"{type(error).__name__}: {explain(error)}"
@@ -137,6 +152,8 @@ class Worker:
             run.let_go()
             forget_models()
         self._emit(run.ended())
+        self._progress.note()
+        self._progress.update()
         return failure
 
     def _train(self, trial: Trial, run: TrialRun) -> None:
@@ -154,6 +171,7 @@ class Worker:
         def on_epoch(result: EpochResult, state: TrainingState) -> bool:
             is_new = run.report(result, state)
             self._emit(EpochEnded(trial.number, result))
+            self._progress.update()
             if state.epoch < recipe.epochs:
                 # Where an earlier run got further, Optuna would judge by that run's last epoch.
                 if is_new and trial.should_prune():
@@ -165,6 +183,10 @@ class Worker:
         run.finish(
             self._trainer.train(recipe, state=state, on_epoch=on_epoch, on_steps=on_steps), self._evaluator
         )
+
+    def _sweep(self) -> None:
+        # In between, each write to a trial does.
+        self._opened.database.sweep(self._study, self._opened.artifacts)
 
     def _is_over(self) -> bool:
         return self._must_stop() or self._time_is_up()

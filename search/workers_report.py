@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from search.summary import TrialSummary
+from search.summary import TrialSummary, count_ended
 from storage.leases import WorkerStatus
 
 
@@ -51,11 +51,6 @@ def workers_json(
     }
 
 
-def count_ended(trials: Sequence[TrialSummary]) -> int:
-    """How many trials are over."""
-    return sum(trial.ended is not None for trial in trials)
-
-
 def seconds_left(
     workers: Sequence[WorkerStatus], trials: Sequence[TrialSummary], total: int | None
 ) -> float | None:
@@ -78,6 +73,8 @@ def describe_seconds(seconds: float) -> str:
 
 def _describe(worker: WorkerStatus) -> str:
     runs = f"trial {', '.join(map(str, worker.trials))}" if worker.trials else "no trial"
+    if worker.host is None:
+        return f"a worker that left without handing back: had {runs}"
     place = f"{worker.host}, pid {worker.pid}, {worker.gpu or 'CPU'}"
     if worker.is_alive:
         return f"{place}: for {describe_seconds(worker.alive_seconds)}, runs {runs}"

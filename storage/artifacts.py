@@ -3,7 +3,11 @@
 import hashlib
 import io
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from errno import ENOTDIR
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
@@ -13,10 +17,14 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts._protocol import ArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from storage.errors import DamagedFileError, StorageError, StorageUrlError
+from storage.errors import DamagedFileError, OutsideStoreError, StorageError, StorageUrlError
+from storage.outages import Retries, explain
 from storage.schema import FILES
+from storage.url import mask
 
 ACCEPTED: Final = "file:///folder or s3://bucket/prefix"
+S3_TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 2}}
+"""Of botocore, which waits for minutes by itself and hears no signal meanwhile; trying again is ours."""
 
 
 class Artifacts:
@@ -25,7 +33,7 @@ class Artifacts:
     A file of this project is a few megabytes, which a row holds on SQLite and PostgreSQL alike.
     """
 
-    def __init__(self, engine: sqlalchemy.Engine, outside: ArtifactStore | None = None) -> None:
+    def __init__(self, engine: sqlalchemy.Engine, outside: "Outside | None" = None) -> None:
         """The files in the database behind `engine`; `outside` keeps new files' bytes in its stead."""
         self.outside = outside
         self._engine = engine
@@ -36,6 +44,7 @@ class Artifacts:
         Raises:
             ArtifactNotFound: No file has that id.
             DamagedFileError: The bytes are not those that were written.
+            OutsideStoreError: They are outside the database, and cannot be had.
         """
         query = sqlalchemy.select(FILES).where(FILES.c.artifact_id == artifact_id)
         with self._engine.connect() as connection:
@@ -54,7 +63,11 @@ class Artifacts:
         return io.BytesIO(content)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Store a file that belongs to no trial, in place of one of the same id."""
+        """Store a file that belongs to no trial, in place of one of the same id.
+
+        Raises:
+            OutsideStoreError: The bytes cannot be stored outside the database.
+        """
         content = content_body.read()
         if self.outside is not None:
             self.outside.write(artifact_id, io.BytesIO(content))
@@ -67,6 +80,7 @@ class Artifacts:
 
         Raises:
             ArtifactNotFound: No file has that id.
+            OutsideStoreError: Its bytes, outside the database, are left behind.
         """
         which = FILES.c.artifact_id == artifact_id
         with self._engine.begin() as connection:
@@ -108,32 +122,116 @@ def check_outside(text: str) -> str:
         return text
     if parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc:
         return text
-    shown = f"{parts.scheme}://***" if "@" in text else text
-    raise StorageUrlError(f"artifacts {shown!r}: give {ACCEPTED}; leave it out to keep files in the database")
+    raise StorageUrlError(
+        f"artifacts {mask(text)!r}: give {ACCEPTED}; leave it out to keep files in the database"
+    )
 
 
-def open_outside(text: str, folder: str) -> ArtifactStore:
-    """The store for files at the URL `text`, with a folder or prefix of its own for each study.
+class Outside:
+    """A place for files' bytes outside the database, whose failures are `OutsideStoreError`s.
+
+    Optuna's ArtifactStore protocol. Writing and reading are tried again, like transactions while the database
+    is away; removing is not, since nobody needs to wait for it.
+    """
+
+    def __init__(
+        self, store: ArtifactStore, shown: str, failures: tuple[type[Exception], ...], retries: Retries
+    ) -> None:
+        """The place behind `store`.
+
+        Args:
+            store: Keeps the bytes.
+            shown: What messages call it.
+            failures: What it raises when it fails.
+            retries: How long a failure is waited out.
+        """
+        self._store, self._shown, self._failures = store, shown, failures
+        self._retries = retries.of(shown)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The file's content, whole.
+
+        Raises:
+            ArtifactNotFound: There is no such file.
+            OutsideStoreError: It cannot be read.
+        """
+
+        def read() -> bytes:
+            with self._failing(), self._store.open_reader(artifact_id) as reader:
+                return reader.read()
+
+        return io.BytesIO(self._retries.run(read))
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Write a file, in place of one of the same id.
+
+        Raises:
+            OutsideStoreError: It cannot be written.
+        """
+        content = content_body.read()
+
+        def write() -> None:
+            with self._failing():
+                self._store.write(artifact_id, io.BytesIO(content))
+
+        self._retries.run(write)
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove a file, and what an interrupted write has left of it.
+
+        Raises:
+            ArtifactNotFound: There is no such file; S3 does not tell.
+            OutsideStoreError: It cannot be removed.
+        """
+        with self._failing():
+            self._store.remove(artifact_id)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failures as error:
+            # An endpoint of S3 can be a URL with a password.
+            reason = re.sub(r"://[^/\s]*@", "://***@", explain(error))
+            raise OutsideStoreError(f"{self._shown}: {reason}") from error
+
+
+def open_outside(text: str, folder: str, retries: Retries) -> Outside:
+    """The place for files at the URL `text`, with a folder or prefix of its own for each study.
+
+    Args:
+        text: The URL.
+        folder: The study's own folder or prefix there.
+        retries: How long failures are waited out.
 
     Raises:
         StorageUrlError: The URL is of no accepted form.
-        StorageError: The folder cannot be made, or the package for S3 is not installed.
+        StorageError: The folder cannot be made, or S3 cannot be used here, for want of a package or settings.
     """
     parts = urlsplit(check_outside(text))
+    shown = f"artifacts {text}"
     if parts.scheme == "file":
         path = Path(unquote(parts.path)) / folder
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"artifacts {text}: {path} cannot be made: {error.strerror}") from error
-        return WholeFiles(path)
+            raise StorageError(f"{shown}: {path} cannot be made: {error.strerror}") from error
+        return Outside(WholeFiles(path), shown, (OSError,), retries)
     try:
+        # They ship no types.
+        import boto3  # type: ignore[import-untyped]
+        from boto3.exceptions import Boto3Error  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
         from optuna.artifacts import Boto3ArtifactStore
-
-        bucket = Boto3ArtifactStore(parts.netloc)
     except ImportError as error:
-        raise StorageError(f"artifacts {text}: S3 needs boto3; pip install 'cnn-search[s3]'") from error
-    return Prefixed(bucket, f"{parts.path.strip('/')}/{folder}/".lstrip("/"))
+        raise StorageError(f"{shown}: S3 needs boto3; pip install 'cnn-search[s3]'") from error
+    try:
+        bucket = Boto3ArtifactStore(parts.netloc, boto3.client("s3", config=Config(**S3_TIMEOUTS)))
+    except (BotoCoreError, ValueError) as error:
+        raise StorageError(f"{shown}: {explain(error)}; mend the settings of S3") from error
+    prefixed = Prefixed(bucket, f"{parts.path.strip('/')}/{folder}/".lstrip("/"))
+    return Outside(prefixed, shown, (OSError, Boto3Error, BotoCoreError, ClientError), retries)
 
 
 class WholeFiles(FileSystemArtifactStore):
@@ -142,7 +240,7 @@ class WholeFiles(FileSystemArtifactStore):
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Write a file, on the disk before its name is."""
         path = self._get_filepath(artifact_id)
-        partial = path.with_name(f"{path.name}.partial")
+        partial = _partial(path)
         try:
             with partial.open("wb") as file:
                 file.write(content_body.read())
@@ -152,6 +250,18 @@ class WholeFiles(FileSystemArtifactStore):
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove a file, and what a writer that died has left of it."""
+        path = self._get_filepath(artifact_id)
+        _partial(path).unlink(missing_ok=True)
+        super().remove(artifact_id)
+
+    def _get_filepath(self, artifact_id: str) -> Path:
+        # With the folder, all files would seem to be gone; it may be a disk that is not mounted.
+        if not self._base_path.is_dir():
+            raise NotADirectoryError(ENOTDIR, "the folder is not there", str(self._base_path))
+        return super()._get_filepath(artifact_id)
 
 
 class Prefixed:
@@ -172,3 +282,8 @@ class Prefixed:
     def remove(self, artifact_id: str) -> None:
         """Remove a file."""
         self._store.remove(self._prefix + artifact_id)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is until it is whole."""
+    return path.with_name(f"{path.name}.partial")

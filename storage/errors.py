@@ -13,6 +13,10 @@ class DamagedFileError(StorageError):
     """A stored file's bytes are not the bytes that were written."""
 
 
+class OutsideStoreError(StorageError, OSError):
+    """The place outside the database that keeps files' bytes fails: a full disk, a bucket out of reach."""
+
+
 class TrialLimitReached(Exception):
     """The study has all the trials that it may have."""
 

@@ -19,8 +19,8 @@ class LeaseKeeper:
     """Renews a worker's leases and reaps stale ones, four times in a lease's time, also while it is busy.
 
     A database that is away is asked again each time; nothing else ends the thread but `stop`. A worker that
-    was away itself reaps nobody before it has seen the database for a while: those who were away with it
-    get the time to come back.
+    was away itself, or frozen, reaps nobody before it has seen the database for a while: those who were away
+    with it get the time to come back.
     """
 
     def __init__(
@@ -45,6 +45,9 @@ class LeaseKeeper:
         # When these were last read, by `time.monotonic`, before the reading.
         self._read_at: float | None = None
         self._connected_since: float | None = None
+        # The last round, by the database's clock. Leases run out by it, also while this machine sleeps, when
+        # `time.monotonic` stands still on Linux; and `time.time` is set by whoever likes.
+        self._last_round: float | None = None
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
 
     def start(self) -> None:
@@ -80,8 +83,11 @@ class LeaseKeeper:
         if self._identity is not None:
             held = self._leases.renew(self._identity, self._seconds)
             self._held, self._read_at = held, began
-        if self._connected_since is None:
+        now = self._leases.read_clock()
+        was_frozen = self._last_round is not None and now - self._last_round > self._seconds
+        if self._connected_since is None or was_frozen:
             self._connected_since = began
+        self._last_round = now
         taken = self._leases.reap(expired=began - self._connected_since >= self._seconds / RENEWALS)
         for one in taken:
             LOG.warning("trial %d: %s; %s", one.number, one.reason, "failed" if one.failed else "it waits")

@@ -52,18 +52,18 @@ class WorkerStatus:
 
     Attributes:
         worker: Its name.
-        host: Its machine.
-        pid: Its process there.
+        host: Its machine; None for a worker that has left, of which nothing but its leases is known.
+        pid: Its process there; None as well.
         gpu: What it trains on, None for the CPU.
         alive_seconds: Since when it works.
-        left_seconds: Until its leases run out unless it renews them; below 0 they have.
-        is_gone: Its process is known to have ended.
+        left_seconds: Until its leases run out unless it renews them; at 0 and below they have.
+        is_gone: Its process is known to have ended, or it has left.
         trials: The numbers of the trials that it runs.
     """
 
     worker: str
-    host: str
-    pid: int
+    host: str | None
+    pid: int | None
     gpu: str | None
     alive_seconds: float
     left_seconds: float
@@ -127,7 +127,7 @@ class Leases:
             connection.execute(sqlalchemy.delete(WORKERS).where(WORKERS.c.worker == identity.worker))
 
     def workers(self) -> list[WorkerStatus]:
-        """The study's workers, the longest-serving first."""
+        """The study's workers, the longest-serving first; last, those who left and still have leases."""
         return self._retries.run(self._list_workers)
 
     def _list_workers(self) -> list[WorkerStatus]:
@@ -149,7 +149,7 @@ class Leases:
             trials: dict[str, list[int]] = {}
             for worker, number in connection.execute(running):
                 trials.setdefault(worker, []).append(number)
-        return [
+        known = [
             WorkerStatus(
                 worker=row.worker,
                 host=row.host,
@@ -158,10 +158,22 @@ class Leases:
                 alive_seconds=row.age,
                 left_seconds=row.left,
                 is_gone=is_gone(row.place, row.pid, row.born),
-                trials=tuple(trials.get(row.worker, ())),
+                trials=tuple(trials.pop(row.worker, ())),
             )
             for row in rows
         ]
+        return [
+            *known,
+            *(
+                WorkerStatus(worker, None, None, None, 0.0, 0.0, is_gone=True, trials=tuple(numbers))
+                for worker, numbers in trials.items()
+            ),
+        ]
+
+    def read_clock(self) -> float:
+        """Now by the database's clock, in seconds since the epoch; tries once."""
+        with self._engine.connect() as connection:
+            return float(connection.scalar(sqlalchemy.select(ServerNow())) or 0.0)
 
     def count_open(self) -> int:
         """How many trials wait or are some worker's; a study with its total and none of these is done."""

@@ -8,29 +8,37 @@ from typing import Final, ParamSpec, TypeVar
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from storage.errors import OutsideStoreError
+
 FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 5.0
 HURRIED_SECONDS: Final = 3.0
 """How long to go on trying once the process is told to stop."""
-PASSING_SQLSTATES: Final = ("08", "40", "53", "57P", "25P03")
-"""PostgreSQL's classes of connection loss, rolled back transactions, exhausted resources, shutdown and start,
-and of a transaction that idled too long (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+PASSING_SQLSTATES: Final = ("08", "40", "53", "57P", "57014", "58030", "25P03", "25006")
+"""PostgreSQL's classes of connection loss, rolled back transactions, exhausted resources, shutdown and start;
+a cancelled statement, an I/O error, a transaction that idled too long, a server that is read-only since
+another one took over (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 PASSING_SQLITE: Final = {5, 6, 10, 13}
 """SQLite's BUSY, LOCKED, IOERR and FULL (https://sqlite.org/rescode.html)."""
 NOT_PASSING_WORDS: Final = (
     *("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist"),
     *("could not translate", "does not support SSL"),
 )
-"""In what libpq says, which gives no code, of a connection that another try cannot make either."""
+"""In what libpq says, which gives no code, of a connection that another try cannot make either; unless one
+was made before: then names and passwords were right, and what changed may change back."""
 DATABASE_ERRORS: Final = (SQLAlchemyError, StorageInternalError)
 """What SQLAlchemy and Optuna raise when the database fails them."""
+WAITED_OUT: Final = (*DATABASE_ERRORS, OutsideStoreError)
 LOG: Final = logging.getLogger(__name__)
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class Retries:
-    """Runs transactions, again and again while the database is away, up to a bound."""
+    """Runs transactions, again and again while the database is away, up to a bound.
+
+    The same for writes to the place outside the database where files' bytes are kept.
+    """
 
     def __init__(
         self,
@@ -46,8 +54,14 @@ class Retries:
             must_hurry: Asked while waiting; when true, patience is cut to `HURRIED_SECONDS`.
         """
         self.patience_seconds = patience_seconds
-        self._must_hurry = must_hurry
+        self.must_hurry = must_hurry
         self._shown_url = shown_url
+        self._has_worked = False
+
+    def of(self, shown: str, patience_seconds: float | None = None) -> "Retries":
+        """This process's retries of something else, which log lines call `shown`."""
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
+        return Retries(shown, patience, self.must_hurry)
 
     def run(
         self, work: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
@@ -62,20 +76,24 @@ class Retries:
         while True:
             try:
                 result = work(*arguments, **options)
-            except DATABASE_ERRORS as error:
-                if not is_passing(error):
+            except WAITED_OUT as error:
+                if not is_passing(error, has_connected=self._has_worked):
                     raise
                 if began is None:
                     began = time.monotonic()
                     if self.patience_seconds > 0:
                         LOG.warning(
                             "%s: %s; trying again for up to %.0f s",
-                            *(self._shown_url, explain(error), self.patience_seconds),
+                            self._shown_url,
+                            # A place outside the database names itself.
+                            explain(error).removeprefix(f"{self._shown_url}: "),
+                            self.patience_seconds,
                         )
                 if not self._wait(began, delay):
                     raise
                 delay = min(2 * delay, LONGEST_DELAY_SECONDS)
             else:
+                self._has_worked = True
                 if began is not None:
                     LOG.warning("%s is back after %.0f s", self._shown_url, time.monotonic() - began)
                 return result
@@ -85,7 +103,7 @@ class Retries:
         until = time.monotonic() + seconds
         patience = self.patience_seconds
         while True:
-            if self._must_hurry():
+            if self.must_hurry():
                 patience = min(patience, HURRIED_SECONDS)
             now = time.monotonic()
             if now - began >= patience:
@@ -95,10 +113,17 @@ class Retries:
             time.sleep(min(0.1, until - now))
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether a database error may be gone at the next try: an outage, a restart, a lock, a full disk."""
+def is_passing(error: BaseException, *, has_connected: bool = False) -> bool:
+    """Whether an error of a store may be gone at the next try: an outage, a restart, a lock, a full disk.
+
+    Args:
+        error: What was raised.
+        has_connected: Whether this process has reached that database before.
+    """
+    if isinstance(error, OutsideStoreError):
+        return True
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        return is_passing(error.__cause__)
+        return is_passing(error.__cause__, has_connected=has_connected)
     if not isinstance(error, DBAPIError) or error.orig is None:
         # SQLAlchemy's own: no connection became free in time.
         return type(error).__name__ == "TimeoutError" and isinstance(error, SQLAlchemyError)
@@ -113,8 +138,8 @@ def is_passing(error: BaseException) -> bool:
     # A connection that could not be made or broke has no code. A wrong password has none either, and one
     # that is refused before the server is up looks the same; those are told apart by their words.
     reason = str(error.orig)
-    return type(error.orig).__name__ in ("OperationalError", "InterfaceError") and not any(
-        words in reason for words in NOT_PASSING_WORDS
+    return type(error.orig).__name__ in ("OperationalError", "InterfaceError") and (
+        has_connected or not any(words in reason for words in NOT_PASSING_WORDS)
     )
 
 

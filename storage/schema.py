@@ -15,7 +15,7 @@ from storage.errors import StorageError
 
 TRIALS: Final[Any] = models.TrialModel.__table__
 METADATA: Final = MetaData()
-VERSION: Final = 2
+VERSION: Final = 3
 """Of these tables; raised with each change that an earlier program could not live with."""
 
 
@@ -44,9 +44,11 @@ LOOSE_FILES: Final = Table(
     "cnn_search_loose_files",
     METADATA,
     Column("artifact_id", String(64), primary_key=True),
+    Column("study_id", Integer, nullable=False, index=True),
+    # Who is about to write and name them; empty for those that are named no longer.
     Column("worker", String(32), nullable=False),
 )
-"""Bytes outside the database that `FILES` does not name yet, or no longer."""
+"""Bytes outside the database that `FILES` does not name yet, or no longer; see `storage.loose_files`."""
 WORKERS: Final = Table(
     "cnn_search_workers",
     METADATA,

@@ -26,7 +26,6 @@ from storage.trial_rows import (
     REPORTS,
     SYSTEM_ATTRS,
     USER_ATTRS,
-    end_trial,
     hold_lease,
     insert_with_lease,
     utc_now,
@@ -117,7 +116,9 @@ class SharedStorage(RDBStorage):
             sqlalchemy.select(count.scalar_subquery(), total.scalar_subquery())
         ).one()
         if limit not in (None, "null") and trials >= int(limit):
-            raise TrialLimitReached
+            raise TrialLimitReached(
+                f"the study has {trials} of its {limit} trials, waiting ones included; raise its total first"
+            )
         if template_trial is not None:
             return super()._get_prepared_new_trial(study_id, template_trial, session)
         # Optuna inserts first, and then counts the trials before it. They are those that were just counted.
@@ -225,13 +226,20 @@ class SharedStorage(RDBStorage):
         self.retries.run(self._release_strays)
 
     def _release_strays(self) -> None:
-        strays = sqlalchemy.select(LEASES.c.trial_id).where(
-            LEASES.c.worker == self.worker, LEASES.c.trial_id.not_in(self.claimed)
+        # Deleted by one statement: a trial that another worker takes meanwhile has that one's lease.
+        strays = (
+            sqlalchemy.delete(LEASES)
+            .where(LEASES.c.worker == self.worker, LEASES.c.trial_id.not_in(self.claimed))
+            .returning(LEASES.c.trial_id)
         )
         with self.engine.begin() as connection:
-            for trial_id in connection.scalars(strays).all():
-                connection.execute(sqlalchemy.delete(LEASES).where(LEASES.c.trial_id == trial_id))
-                end_trial(connection, trial_id, TrialState.WAITING)
+            released = connection.scalars(strays).all()
+            if released:
+                connection.execute(
+                    sqlalchemy.update(TRIALS)
+                    .where(TRIALS.c.trial_id.in_(released), TRIALS.c.state == TrialState.RUNNING)
+                    .values(state=TrialState.WAITING)
+                )
 
     def _claim(self, session: Session | sqlalchemy.Connection, study_id: int, trial_id: Any) -> None:
         session.execute(

@@ -120,19 +120,17 @@ def end_trial(connection: sqlalchemy.Connection, trial_id: int, state: TrialStat
 def drop_file(connection: sqlalchemy.Connection, trial_id: int, kind: str) -> None:
     """Remove a trial's file of that kind, if it has one.
 
-    Bytes outside the database have to go once the transaction is over; until then, and where that fails,
-    `LOOSE_FILES` names them.
+    Bytes outside the database are noted as loose, and have to go once the transaction is over.
     """
     which = (FILES.c.trial_id == trial_id, FILES.c.kind == kind)
-    # Not by RETURNING: SQLite's (3.40) takes every content for one that is not null there.
-    query = sqlalchemy.select(FILES.c.artifact_id).where(*which, FILES.c.content.is_(None))
-    outside = connection.scalars(query).all()
+    outside = (
+        sqlalchemy.select(FILES.c.artifact_id, TRIALS.c.study_id, sqlalchemy.literal(""))
+        .join(TRIALS, TRIALS.c.trial_id == FILES.c.trial_id)
+        .where(*which, FILES.c.content.is_(None))
+    )
+    columns = ["artifact_id", "study_id", "worker"]
+    connection.execute(sqlalchemy.insert(LOOSE_FILES).from_select(columns, outside))
     connection.execute(sqlalchemy.delete(FILES).where(*which))
-    if outside:
-        connection.execute(
-            sqlalchemy.insert(LOOSE_FILES),
-            [{"artifact_id": artifact_id, "worker": ""} for artifact_id in outside],
-        )
 
 
 def insert_on(bind: sqlalchemy.Connection | sqlalchemy.Engine, table: Any) -> Any:

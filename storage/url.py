@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -24,12 +25,15 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     # A port that is no number is a ValueError.
     except (ArgumentError, ValueError) as error:
-        raise StorageUrlError(f"storage {_mask(text)!r} is no database URL; give {ACCEPTED}") from error
-    if url.host and "@" in url.host:
+        raise StorageUrlError(f"storage {mask(text)!r} is no database URL; give {ACCEPTED}") from error
+    if "@" in (url.host or "") or (url.drivername != "sqlite" and "@" in (url.database or "")):
         raise StorageUrlError(
-            f"storage {_mask(text)!r} has more than one @; write one that belongs to the password as %40"
+            f"storage {mask(text)!r} has an @ or / too many; write those of the password as %40 and %2F"
         )
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg2"):
+        if url.host and url.host.upper().startswith("%2F"):
+            # libpq's form of a socket's folder, which SQLAlchemy takes for a name.
+            url = url.set(host="").update_query_dict({"host": unquote(url.host)})
         if not url.database:
             raise StorageUrlError(f"storage {show_url(url)!r} names no database; give {ACCEPTED}")
         # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3.
@@ -87,7 +91,10 @@ def check_sqlite_file(url: URL, *, create: bool) -> None:
             raise StorageError(f"storage {shown}: {path} is no SQLite database; name another file")
 
 
-def _mask(text: str) -> str:
-    """What is no URL, without all that can be a password in it."""
-    text = f"***{text[text.rindex('@') :]}" if "@" in text else text
-    return re.sub(r"(password=)[^&]*", r"\1***", text)
+def mask(text: str) -> str:
+    """What is no accepted URL, without all that can be a password in it."""
+    scheme, _, rest = text.partition(":")
+    has_none = scheme in ("sqlite", "file") or (rest.startswith("//") and ":" not in rest)
+    if "@" in text or (rest and not has_none):
+        text = "***" if "@" in scheme else f"{scheme}:***"
+    return re.sub(r"(password=).*", r"\1***", text)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
 from optuna.trial import TrialState
@@ -23,7 +24,7 @@ from optuna.trial import TrialState
 from search.space import Choices, NumberRange, Space
 from search.study import Wishes, open_or_create_study, open_study
 from storage.database import open_database
-from storage.schema import FILES, LEASES, TRIALS, WORKERS
+from storage.schema import FILES, LEASES, LOOSE_FILES, TRIALS, WORKERS
 
 SPACE = Space("momentum", (Choices("optimizer", ("momentum",)), NumberRange("dropout_block1", 0.0, 0.5)))
 """One optimizer, so that a worker that starts anew traces one program."""
@@ -148,6 +149,7 @@ def run_round(
     trials: int = 24,
     pause_seconds: tuple[float, float] = (3.0, 8.0),
     most_faults: int | None = None,
+    artifacts: str | None = None,
 ) -> Outcome:
     """Run a study to its end with a fault every few seconds, and look at what is left.
 
@@ -160,10 +162,11 @@ def run_round(
         trials: The study's total.
         pause_seconds: Least and longest time between two faults.
         most_faults: How many at most; None for no limit.
+        artifacts: URL of the folder that keeps files' bytes; None for the database.
     """
     chance, outcome = random.Random(seed), Outcome()
     database = open_database(url, patience_seconds=60.0)
-    opened, _ = open_or_create_study(database, "sample", Wishes(SPACE, EPOCHS, 320, seed))
+    opened, _ = open_or_create_study(database, "sample", Wishes(SPACE, EPOCHS, 320, seed, artifacts))
     database.limit_trials(opened.study, trials)
     fleet = Fleet(url, folder, (f"lease={LEASE_SECONDS}", "checkpoint_seconds=1"))
     began = time.monotonic()
@@ -224,12 +227,16 @@ def check_round(url: str, trials: int, events: list[dict[str, Any]], outcome: Ou
             sqlalchemy.select(WORKERS.c.pid).where(WORKERS.c.expires > time.time() + 60)
         ).all():
             wrong(f"{len(left)} workers seem alive")
+        if left := connection.execute(sqlalchemy.select(LOOSE_FILES.c.artifact_id)).all():
+            wrong(f"{len(left)} files are noted as loose")
         rows = connection.execute(
             sqlalchemy.select(FILES, TRIALS.c.state).outerjoin(TRIALS, TRIALS.c.trial_id == FILES.c.trial_id)
         ).all()
     kinds = Counter((row.trial_id, row.kind) for row in rows)
     for trial in finished:
-        due = {"model", "history"} if trial.state == TrialState.COMPLETE else {"history"}
+        due = {"history", "curves"}
+        if trial.state == TrialState.COMPLETE:
+            due |= {"model", "confusion"}
         if (
             trial.state == TrialState.PRUNED
             and "diverged_epoch" in trial.user_attrs
@@ -243,6 +250,13 @@ def check_round(url: str, trials: int, events: list[dict[str, Any]], outcome: Ou
     if orphans := [row.artifact_id for row in rows if row.trial_id not in known]:
         wrong(f"orphaned files: {orphans}")
     for row in rows:
-        if hashlib.sha256(row.content).hexdigest() != row.sha256 or len(row.content) != row.size_bytes:
+        content = row.content
+        if opened.artifacts.outside is not None:
+            content = opened.artifacts.outside.open_reader(row.artifact_id).read()
+        if hashlib.sha256(content).hexdigest() != row.sha256 or len(content) != row.size_bytes:
             wrong(f"file {row.artifact_id} has not the digest that was written")
+    if opened.settings.artifacts is not None:
+        folder = Path(unquote(urlsplit(opened.settings.artifacts).path)) / opened.settings.folder
+        if left := sorted({path.name for path in folder.iterdir()} ^ {row.artifact_id for row in rows}):
+            wrong(f"only in the folder or only in the table: {left}")
     database.close()

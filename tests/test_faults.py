@@ -114,6 +114,59 @@ def test_a_round_of_kills_ends_right_on_sqlite(tmp_path: Path) -> None:
     assert outcome.faults > 0
 
 
+@pytest.mark.parametrize("fault", [kill_one, freeze_one])
+def test_a_round_of_faults_leaves_no_file_in_a_folder(
+    server: PostgresServer, tmp_path: Path, fault: Fault
+) -> None:
+    """With `--artifacts`, what is in the folder afterwards is what the table names, to the last file."""
+    outcome = run_round(
+        server.create_database(),
+        tmp_path,
+        fault,
+        seed=4,
+        workers=2,
+        trials=5,
+        most_faults=6,
+        artifacts=f"file://{tmp_path}/files",
+    )
+    assert outcome.wrong == []
+    assert outcome.faults > 0
+
+
+def test_a_folder_that_is_full_is_waited_out(
+    server: PostgresServer, tmp_path: Path, fleets: Callable[..., Fleet]
+) -> None:
+    """No trial fails for it, and who is told to stop meanwhile hands its trial back with what was stored."""
+    url = server.create_database()
+    wishes = Wishes(SPACE, 60, 320, artifacts=f"file://{tmp_path}/files")
+    fleet = fleets(url, tmp_path, "checkpoint_epochs=1", wishes=wishes, total=1)
+    fleet.start()
+    process = fleet.processes.pop()
+
+    def count_tries(events: list[dict[str, Any]]) -> int:
+        return sum("trying again" in event.get("text", "") for event in events)
+
+    wait_for(fleet, has("EpochEnded", trial=0, epoch=2))
+    # Room for the lines of its log, not for a state of megabytes.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    wait_for(fleet, lambda events: count_tries(events) == 1)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    wait_for(fleet, lambda events: any("is back" in event.get("text", "") for event in events))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    wait_for(fleet, lambda events: count_tries(events) == 2)
+    process.terminate()
+    assert process.wait(timeout=10.0) == 130, errors_of(fleet)
+    (trial,) = trials_of(url)
+    assert (trial.state, trial.user_attrs.get("failure")) == (TrialState.WAITING, None)
+
+    fleet.start()
+    assert fleet.processes[0].wait(timeout=WAIT_SECONDS) == 0, errors_of(fleet)
+    assert not has("TrialStarted", trial=0, epoch=1)(
+        [event for event in fleet.events() if event["pid"] != process.pid]
+    )
+    assert_right(url, fleet, 1)
+
+
 def test_workers_outlive_a_server_that_is_away_for_30_seconds(server: PostgresServer, tmp_path: Path) -> None:
     """Nobody dies, nothing is lost, nobody's trial is taken for it."""
 

@@ -14,16 +14,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import optuna
 import pytest
 import sample
 from optuna.trial import TrialState
+from postgres import PostgresServer
+from test_storage_leases import ended_identity
 
 from search.assignment import Assignment
 from search.events import EpochEnded, TrialEnded, TrialStarted
-from search.fleet import Stop, WorkerFailed, run_fleet
+from search.fleet import Stop, WorkerFailed, _bury, run_fleet
 from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
 
@@ -116,6 +119,31 @@ def test_the_trial_of_a_killed_worker_is_handed_back(database: Database, url: st
     (trial,) = opened.study.trials
     assert trial.state == TrialState.WAITING
     assert 1 in trial.intermediate_values
+
+
+def test_a_dead_workers_trial_is_taken_back_after_a_restart(tmp_path: Path) -> None:
+    """The parent's connection is from before it, and it has no patience otherwise."""
+    with PostgresServer(tmp_path) as server:
+        database = open_database(server.create_database())
+        opened = open_sample_study(database, max_epochs=1, total=1)
+        opened.leases().renew(ended := ended_identity(), 600.0)
+        database.work_as(ended)
+        opened.study.ask()
+        server.restart("immediate")
+        events: list[Any] = []
+        member: Any = SimpleNamespace(
+            index=0,
+            process=SimpleNamespace(join=lambda: None, exitcode=-9),
+            pipe=SimpleNamespace(close=lambda: None),
+        )
+
+        _bury(member, opened, events.append, lambda: False)
+
+        failure, taken = events
+        assert failure == WorkerFailed(0, "killed by SIGKILL")
+        assert (taken.number, taken.state) == (0, "waiting")
+        assert states(opened.study) == {"WAITING": 1}
+        database.close()
 
 
 def test_a_worker_that_cannot_begin_says_why(database: Database, url: str, tmp_path: Path) -> None:

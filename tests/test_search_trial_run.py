@@ -12,8 +12,10 @@ import numpy as np
 import optuna
 import pytest
 import sample
+import sqlalchemy
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
+from PIL import Image
 from test_search_worker import (
     EPOCHS,
     SPACE,
@@ -37,8 +39,11 @@ from search.summary import RECIPE_KEY, SECONDS_KEY, TrialSummary, best_trial, su
 from storage.database import Database, open_database
 from storage.errors import StorageError
 from storage.leases import FAILURE_KEY, RETRIES_KEY
+from storage.schema import FILES
 from storage.trial_files import read_file
+from trainer.figures import CONFUSION_SIZE, CURVES_SIZE, draw_confusion, draw_curves
 from trainer.recipe import OPTIMIZERS, Recipe
+from trainer.state import EpochResult
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -55,9 +60,21 @@ def hand_back_ruined(opened: OpenStudy, trainer: Any, trial: optuna.Trial) -> No
     claimed.let_go()
 
 
-def filenames(opened: OpenStudy, trial: FrozenTrial) -> list[str]:
-    """The names of a trial's attached files."""
-    return sorted(meta.filename for meta in get_all_artifact_meta(trial, storage=opened.database.storage))
+def files_of(opened: OpenStudy, trial: FrozenTrial) -> dict[str, tuple[str, str]]:
+    """Name and type of a trial's attached files, by their kind."""
+    metas = get_all_artifact_meta(trial, storage=opened.database.storage)
+    query = sqlalchemy.select(FILES.c.artifact_id, FILES.c.kind).where(FILES.c.trial_id == trial._trial_id)
+    with opened.database._backend.engine.connect() as connection:
+        kinds = {row.artifact_id: row.kind for row in connection.execute(query)}
+    return {kinds[meta.artifact_id]: (meta.filename, meta.mimetype) for meta in metas}
+
+
+def picture_of(opened: OpenStudy, trial: FrozenTrial, kind: str) -> tuple[int, int]:
+    """Width and height of one of a trial's pictures, which is read as a whole."""
+    with Image.open(io.BytesIO(content_of(opened, trial, f"-{kind}.png"))) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        return picture.size
 
 
 def content_of(opened: OpenStudy, trial: FrozenTrial, suffix: str) -> bytes:
@@ -166,11 +183,18 @@ def test_trial_0_trains_the_articles_recipe(search: Search) -> None:
     assert search.trials[0].params == {"dropout_block1": 0.3}
 
 
-def test_a_complete_trial_has_model_and_history(search: Search) -> None:
+def test_a_complete_trial_has_model_history_and_pictures(search: Search) -> None:
     """The names say trial and value; the history has a row an epoch, which match the reports."""
     trial = search.trials[0]
 
-    assert filenames(search.opened, trial) == [f"trial-0-{trial.value:.4f}.h5", "trial-0-history.csv"]
+    assert files_of(search.opened, trial) == {
+        "model": (f"trial-0-{trial.value:.4f}.h5", "application/x-hdf5"),
+        "history": ("trial-0-history.csv", "text/csv"),
+        "curves": ("trial-0-curves.png", "image/png"),
+        "confusion": ("trial-0-confusion.png", "image/png"),
+    }
+    assert picture_of(search.opened, trial, "curves") == CURVES_SIZE
+    assert picture_of(search.opened, trial, "confusion") == CONFUSION_SIZE
     rows = history_of(search.opened, trial)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
     reports = {int(row["epoch"]): float(row["validation_accuracy"]) for row in rows}
@@ -180,13 +204,17 @@ def test_a_complete_trial_has_model_and_history(search: Search) -> None:
     assert trial.user_attrs[SECONDS_KEY] == pytest.approx(seconds, abs=0.01)
 
 
-def test_a_pruned_trial_leaves_its_history_alone(search: Search) -> None:
-    """No model, no value; it was stopped after the first epoch that has a verdict."""
+def test_a_pruned_trial_leaves_history_and_curves(search: Search) -> None:
+    """No model, no confusion, no value; it was stopped after the first epoch that has a verdict."""
     trial, summary = search.trials[3], search.summaries[3]
 
     assert trial.state == TrialState.PRUNED
     assert (summary.state, summary.value, summary.note) == ("pruned", None, "pruned after epoch 2")
-    assert filenames(search.opened, trial) == ["trial-3-history.csv"]
+    assert files_of(search.opened, trial) == {
+        "history": ("trial-3-history.csv", "text/csv"),
+        "curves": ("trial-3-curves.png", "image/png"),
+    }
+    assert picture_of(search.opened, trial, "curves") == CURVES_SIZE
     assert len(history_of(search.opened, trial)) == 2
     # Optuna's own way with a pruned trial.
     assert trial.value == trial.intermediate_values[2]
@@ -201,8 +229,90 @@ def test_a_diverged_trial_leaves_no_model_and_says_when(search: Search) -> None:
     assert trial.user_attrs["diverged_epoch"] == 2
     assert summary.note == "left the numbers in epoch 2"
     assert trial.intermediate_values == {1: 0.1}
-    assert filenames(search.opened, trial) == ["trial-4-history.csv"]
+    assert files_of(search.opened, trial) == {
+        "history": ("trial-4-history.csv", "text/csv"),
+        "curves": ("trial-4-curves.png", "image/png"),
+    }
+    assert picture_of(search.opened, trial, "curves") == CURVES_SIZE
     assert [row["epoch"] for row in history_of(search.opened, trial)] == ["1"]
+
+
+def test_the_pictures_show_the_trials_own_history_and_model(search: Search) -> None:
+    """They are those that its stored history and its stored model give, with number and result above."""
+    from trainer.device import DeviceSplit
+    from trainer.evaluation import Evaluator
+    from trainer.model_file import model_from_bytes
+
+    trial = search.trials[0]
+    rows = history_of(search.opened, trial)
+    history = [EpochResult(int(row.pop("epoch")), **{key: float(row[key]) for key in row}) for row in rows]
+    percent = f"{100 * trial.value:.2f} %"
+    curves = draw_curves(history, f"Trial 0: {percent} after epoch {EPOCHS}")
+    assert content_of(search.opened, trial, "-curves.png") == curves
+
+    model = model_from_bytes(content_of(search.opened, trial, ".h5"))
+    score = Evaluator(DeviceSplit.of(sample.load().validation)).score(model)
+    confusion = draw_confusion(score.confusion, f"Trial 0: {percent} of 80 validation images")
+    assert content_of(search.opened, trial, "-confusion.png") == confusion
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("curves", RuntimeError("no font")),
+        ("confusion", MemoryError()),
+        ("confusion", ImportError("libfreetype.so.6: no such file")),
+    ],
+    ids=repr,
+)
+def test_a_picture_that_cannot_be_drawn_costs_the_trial_nothing(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    error: Exception,
+) -> None:
+    """It is complete, with all its other files; the log names trial, picture and reason."""
+
+    def draw(*_: Any) -> bytes:
+        raise error
+
+    monkeypatch.setattr(f"search.trial_run.draw_{kind}", draw)
+    opened = open_sample_study(database)
+
+    log = work(opened, 1)
+
+    (trial,) = opened.study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert log.events[-1] == TrialEnded(0, "complete", trial.value, "", trial.value)
+    assert files_of(opened, trial).keys() == {"model", "history", "curves", "confusion"} - {kind}
+    (warning,) = [record for record in caplog.records if record.name == "search.trial_run"]
+    assert warning.levelname == "WARNING"
+    reason = f"{type(error).__name__}: {str(error) or type(error).__name__}"
+    assert warning.getMessage() == f"trial 0: its {kind} could not be drawn: {reason}"
+
+
+def test_a_worker_that_is_killed_while_it_draws_leaves_the_trial_to_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end of the process is no failure to draw: of what the trial came to, nothing is stored yet."""
+
+    def draw(*_: Any) -> bytes:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("search.trial_run.draw_confusion", draw)
+        opened = open_sample_study(database)
+        opened.database.limit_trials(opened.study, 1)
+        with pytest.raises(Killed):
+            make_worker(opened, Log(), policy=checkpoint_each_epoch()).run()
+
+    (trial,) = opened.study.trials
+    assert trial.state == TrialState.RUNNING
+    assert files_of(opened, trial) == {}
+    state = stored_state(database, trial)
+    assert state is not None
+    assert state.epoch == EPOCHS
 
 
 def test_the_study_holds_the_files_it_names_and_no_others(search: Search) -> None:
@@ -270,7 +380,7 @@ def test_a_stopped_trial_is_handed_back_and_finished_to_the_bit(search: Search, 
         row["loss"] for row in history_of(search.opened, search.trials[0])
     ]
     assert_same_model(content_of(opened, trial, ".h5"), content_of(search.opened, search.trials[0], ".h5"))
-    assert len(stored_ids(database)) == 2
+    assert len(stored_ids(database)) == 4
 
 
 def test_a_trial_stopped_in_its_first_epoch_begins_anew(database: Database) -> None:
@@ -300,6 +410,26 @@ def test_a_trial_stopped_again_before_an_epochs_end_keeps_its_state(database: Da
     state = stored_state(database, opened.study.trials[0])
     assert state is not None
     assert state.epoch == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"rotten"])
+def test_a_trial_whose_checkpoint_is_damaged_begins_anew(
+    database: Database, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Its epochs can be trained again, to the same end; failing it would lose them and the trial."""
+    opened = open_sample_study(database)
+    log = Log()
+    work(opened, 1, log, must_stop=lambda: log.epoch_ended(2))
+    with database._backend.engine.begin() as connection:
+        connection.execute(sqlalchemy.update(FILES).values(content=content))
+
+    log = work(opened, 1)
+
+    assert log.events[0] == TrialStarted(0, Recipe(epochs=EPOCHS), 1)
+    (trial,) = opened.study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert len(history_of(opened, trial)) == EPOCHS
+    assert "trial 0 begins anew: stored file" in caplog.text
 
 
 def test_epochs_that_a_killed_worker_reported_are_not_reported_again(database: Database) -> None:
@@ -458,7 +588,7 @@ def test_a_trial_killed_after_each_epoch_ends_as_one_that_was_not(
     assert_same_model(content_of(killed, other, ".h5"), content_of(whole, one, ".h5"))
     assert other.user_attrs[RETRIES_KEY] == {"total": 3, "without_progress": 1, "epoch": 3}
     assert summarise_trials(killed.study)[0].note == ""
-    assert len(stored_ids(database)) == 4
+    assert len(stored_ids(database)) == 8
 
 
 def kill_after(opened: OpenStudy, epoch: int, began: list[int]) -> None:

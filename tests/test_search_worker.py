@@ -1,9 +1,12 @@
 """A worker among others: which trials it takes, what ends it, and what it leaves to the rest."""
 
+import dataclasses
+import io
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +19,14 @@ from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
 from search.space import Choices, NumberRange, Space, params_of
 from search.study import MAX_RETRIES, OpenStudy, Wishes, open_or_create_study, open_study
 from search.summary import RECIPE_KEY, TRACEBACK_KEY, WORKER_KEY, summarise_trials
+from search.workers_report import workers_json, workers_lines
+from storage.artifacts import WholeFiles
 from storage.claimed_trial import ClaimedTrial
 from storage.database import Database, open_database
-from storage.errors import DamagedFileError, StorageError
+from storage.errors import StorageError
 from storage.leases import FAILURE_KEY, RETRIES_KEY
 from storage.process import Identity, own_identity
-from storage.schema import FILES, LEASES, WORKERS
+from storage.schema import FILES, LEASES, LOOSE_FILES, WORKERS
 from trainer.errors import OutOfMemoryError
 from trainer.recipe import Recipe
 from trainer.state import TrainingState
@@ -395,32 +400,31 @@ def test_a_trial_that_never_comes_through_fails_in_the_end(
 
 
 @pytest.mark.usefixtures("restless")
-@pytest.mark.parametrize("harm", ["damaged", "gone", "rubbish"])
-def test_an_unusable_checkpoint_fails_its_trial_alone(
-    database: Database, train_nothing: list[Recipe], harm: str
+@pytest.mark.parametrize(("harm", "begun"), [("damaged", 2), ("rubbish", 2), ("gone", 1)])
+def test_an_unusable_checkpoint_harms_its_trial_alone(
+    database: Database, train_nothing: list[Recipe], harm: str, begun: int
 ) -> None:
-    """The trial ends with the reason, rather than beginning anew in silence or coming back for ever."""
+    """The trial begins anew, or fails where it is not known whether the bytes are somewhere; others go on."""
     opened = open_sample_study(database)
     database.work_as(own_identity())
     trial_id = opened.study.ask()._trial_id
     claimed = database.claimed(opened.artifacts, trial_id)
     claimed.hand_back(b"state", {})
     claimed.let_go()
-    if harm == "damaged":
-        with database._backend.engine.begin() as connection:
-            connection.execute(sqlalchemy.update(FILES).values(content=b"stale"))
-    if harm == "gone":
-        with database._backend.engine.begin() as connection:
-            connection.execute(sqlalchemy.update(FILES).values(content=None))
-    errors = {"damaged": DamagedFileError, "gone": StorageError}
+    contents = {"damaged": b"stale", "gone": None, "rubbish": b"state"}
+    with database._backend.engine.begin() as connection:
+        connection.execute(sqlalchemy.update(FILES).values(content=contents[harm]))
 
     work(opened, 2)
 
-    assert states(opened) == ["FAIL", "PRUNED"]
-    failure = opened.study.trials[0].user_attrs[FAILURE_KEY]
-    assert failure.startswith(errors[harm].__name__ if harm in errors else "")
+    assert states(opened) == ["FAIL" if harm == "gone" else "PRUNED", "PRUNED"]
+    assert (
+        opened.study.trials[0]
+        .user_attrs.get(FAILURE_KEY, "")
+        .startswith("StorageError: the bytes of stored file" if harm == "gone" else "")
+    )
     assert stored_ids(database) == []
-    assert len(train_nothing) == 1
+    assert len(train_nothing) == begun
 
 
 @pytest.mark.usefixtures("restless")
@@ -607,6 +611,111 @@ def test_a_trial_whose_ask_was_never_confirmed_is_not_lost(
 
     assert [event.number for event in log.of(TrialEnded)] == [0]
     assert RETRIES_KEY not in opened.study.trials[0].user_attrs
+
+
+def open_study_outside(database: Database, folder: Path) -> OpenStudy:
+    """The sample's study with its files in a folder."""
+    wishes = dataclasses.replace(WISHES, artifacts=f"file://{folder}")
+    return open_or_create_study(database, "outside", wishes)[0]
+
+
+def out_of_room(*_: Any) -> None:
+    """What a full disk answers."""
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "end"])
+def test_a_place_that_fails_for_good_ends_the_worker_and_no_trial(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The trial waits for one who can store its files, not to blame, and from the state that there is."""
+    opened = open_study_outside(database, tmp_path / "files")
+    log = Log()
+
+    def emit(event: Event) -> None:
+        log(event)
+        if isinstance(event, EpochEnded) and event.result.epoch == (EPOCHS if moment == "end" else 1):
+            monkeypatch.setattr(WholeFiles, "write", out_of_room)
+
+    database.limit_trials(opened.study, 1)
+    with pytest.raises(StorageError, match=r"^artifacts file:///.*No space left on device"):
+        make_worker(opened, emit, policy=checkpoint_each_epoch()).run()
+
+    (trial,) = opened.study.trials
+    assert trial.state == TrialState.WAITING
+    assert not {FAILURE_KEY, RETRIES_KEY, TRACEBACK_KEY} & trial.user_attrs.keys()
+    assert log.of(TrialEnded) == []
+    assert count_leases(database) == (0, 0)
+    monkeypatch.undo()
+    log = work(opened, 1)
+    assert log.of(TrialStarted)[0].first_epoch == (2 if moment == "checkpoint" else EPOCHS + 1)
+    assert states(opened) == ["COMPLETE"]
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "hand back"])
+def test_a_worker_that_is_stopped_hands_back_though_the_place_fails(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It ends as it does otherwise; the trial goes on from what was stored before."""
+    opened = open_study_outside(database, tmp_path / "files")
+    log, told = Log(), []
+
+    def fail(*_: Any) -> None:
+        told.append("stop")
+        out_of_room()
+
+    def emit(event: Event) -> None:
+        log(event)
+        if isinstance(event, EpochEnded):
+            monkeypatch.setattr(WholeFiles, "write", fail)
+            if moment == "hand back":
+                told.append("stop")
+
+    database.limit_trials(opened.study, 1)
+    policy = {"policy": checkpoint_each_epoch()} if moment == "checkpoint" else {}
+    make_worker(opened, emit, must_stop=lambda: bool(told), **policy).run()
+
+    assert [(event.number, event.state) for event in log.of(TrialEnded)] == [(0, "waiting")]
+    assert states(opened) == ["WAITING"]
+    assert count_leases(database) == (0, 0)
+    monkeypatch.undo()
+    log = work(opened, 1)
+    assert log.of(TrialStarted)[0].first_epoch == (2 if moment == "checkpoint" else 1)
+    assert states(opened) == ["COMPLETE"]
+
+
+def test_a_worker_sweeps_what_others_left_outside(
+    database: Database, tmp_path: Path, train_nothing: list[Recipe]
+) -> None:
+    """Before it asks for a trial: here bytes whose writer died before it could name them."""
+    opened = open_study_outside(database, tmp_path / "files")
+    outside = opened.artifacts.outside
+    assert outside is not None
+    outside.write("left", io.BytesIO(b"bytes"))
+    with database._backend.engine.begin() as connection:
+        row = {"artifact_id": "left", "study_id": opened.study._study_id, "worker": "dead"}
+        connection.execute(sqlalchemy.insert(LOOSE_FILES), row)
+
+    work(opened, 1)
+
+    (folder,) = (tmp_path / "files").iterdir()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_claim_whose_worker_is_unknown_is_shown(database: Database, elsewhere: Elsewhere) -> None:
+    """Nobody works on that trial, so the report of who works has to say it."""
+    opened = open_sample_study(database)
+    elsewhere.ask()
+    elsewhere.opened.leases().leave(elsewhere.identity)
+
+    workers = opened.leases().workers()
+
+    lines = workers_lines(workers, [], 1)
+    assert lines[0].endswith("1 stale claim, which any worker takes back")
+    assert lines[1] == "  a worker that left without handing back: had trial 0"
+    shown = workers_json(workers, [], 1)
+    assert shown["stale_claims"] == 1
+    assert [(one["host"], one["alive"], one["trials"]) for one in shown["workers"]] == [(None, False, [0])]
 
 
 def break_table(database: Database, table: str) -> None:

@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 from optuna.artifacts.exceptions import ArtifactNotFound
+from tcp_proxy import free_port
 
-from storage.artifacts import Artifacts, WholeFiles, check_outside, open_outside
+from storage.artifacts import Artifacts, Outside, WholeFiles, check_outside, open_outside
 from storage.database import Database
-from storage.errors import DamagedFileError, StorageError, StorageUrlError
+from storage.errors import DamagedFileError, OutsideStoreError, StorageError, StorageUrlError
+from storage.outages import Retries
 from storage.schema import FILES
 
 
@@ -173,7 +176,16 @@ def test_other_places_are_refused_with_the_accepted_ones(text: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["s3://key:hunter2@bucket/a", "http://ann:hunter2@host", "ann:hunter2@host"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://key:hunter2@bucket/a",
+        "http://ann:hunter2@host",
+        "ann:hunter2@host",
+        "postgresql://ann:hunter2/host/db",
+        "postgresql:/ann:hunter2@host/db",
+    ],
+)
 def test_a_refusal_shows_no_password(text: str) -> None:
     """S3's keys are for its own settings, and not for the database, where the URL would be kept."""
     with pytest.raises(StorageUrlError) as refused:
@@ -186,17 +198,114 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
 
     with pytest.raises(StorageError, match="taken/folder cannot be made: Not a directory"):
-        open_outside(f"file://{tmp_path}/taken", "folder")
+        open_outside(f"file://{tmp_path}/taken", "folder", Retries("s"))
 
 
 def test_s3_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra of this project's."""
     monkeypatch.setitem(sys.modules, "boto3", None)
-    monkeypatch.setattr("optuna.artifacts.Boto3ArtifactStore", _no_boto3)
 
     with pytest.raises(StorageError, match=r"S3 needs boto3; pip install 'cnn-search\[s3\]'"):
-        open_outside("s3://bucket", "folder")
+        open_outside("s3://bucket", "folder", Retries("s"))
 
 
-def _no_boto3(*_: Any) -> None:
-    raise ImportError("No module named 'boto3'")
+class Failing(WholeFiles):
+    """A folder on a disk that is full, or fails otherwise, for the next so many calls."""
+
+    def __init__(self, path: Path, failures: int) -> None:
+        """The folder `path`."""
+        super().__init__(path)
+        self.left = failures
+
+    def _get_filepath(self, artifact_id: str) -> Path:
+        if self.left > 0:
+            self.left -= 1
+            raise OSError(28, "No space left on device", "http://ann:hunter2@disk/a")
+        return super()._get_filepath(artifact_id)
+
+
+def test_a_place_that_fails_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a database is, and said so in one line without a password."""
+    store = Failing(tmp_path, 2)
+    outside = Outside(store, "artifacts file:///x", (OSError,), Retries("storage s", 60.0))
+
+    outside.write("a", io.BytesIO(b"bytes"))
+    store.left = 2
+    assert outside.open_reader("a").read() == b"bytes"
+
+    said = [record.getMessage() for record in caplog.records]
+    reason = "[Errno 28] No space left on device: 'http://***@disk/a'"
+    assert said[0] == f"artifacts file:///x: {reason}; trying again for up to 60 s"
+    assert said[1].startswith("artifacts file:///x is back after")
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize("call", ["write", "open_reader", "remove"])
+def test_a_place_that_fails_for_good_is_one_error(tmp_path: Path, call: str) -> None:
+    """A storage's error and the system's, which another try may not meet; removing is tried once."""
+    store = Failing(tmp_path, 10**9)
+    patience = 1000.0 if call == "remove" else 0.0
+    outside = Outside(store, "artifacts file:///x", (OSError,), Retries("storage s", patience))
+
+    with pytest.raises(OutsideStoreError, match=r"^artifacts file:///x: .*No space left") as failed:
+        getattr(outside, call)("a", *([io.BytesIO(b"bytes")] if call == "write" else []))
+
+    assert isinstance(failed.value, OSError)
+    assert isinstance(failed.value, StorageError)
+
+
+def test_a_process_that_is_told_to_stop_does_not_wait_for_a_place(tmp_path: Path) -> None:
+    """Patience is cut as with the database."""
+    store = Failing(tmp_path, 10**9)
+    retries = Retries("storage s", 1e9, must_hurry=lambda: store.left < 10**9)
+
+    with pytest.raises(OutsideStoreError):
+        Outside(store, "artifacts file:///x", (OSError,), retries).write("a", io.BytesIO(b"bytes"))
+
+
+def test_what_is_not_there_is_no_failure_of_the_place(tmp_path: Path) -> None:
+    """Only a folder that is gone, as of a disk that is not mounted: its files may come back."""
+    (tmp_path / "files").mkdir()
+    outside = Outside(WholeFiles(tmp_path / "files"), "artifacts f", (OSError,), Retries("s"))
+    for call in (outside.open_reader, outside.remove):
+        with pytest.raises(ArtifactNotFound):
+            call("a")
+
+    (tmp_path / "files").rmdir()
+
+    for call in (outside.open_reader, outside.remove):
+        with pytest.raises(OutsideStoreError, match="the folder is not there"):
+            call("a")
+
+
+def test_what_a_dead_writer_left_goes_with_its_file(tmp_path: Path) -> None:
+    """Its name is the file's own with an ending, so that whoever removes the file knows it."""
+    files = WholeFiles(tmp_path)
+    files.write("a", io.BytesIO(b"whole"))
+    (tmp_path / "a.partial").write_bytes(b"ha")
+    files.remove("a")
+    (tmp_path / "b.partial").write_bytes(b"ha")
+    with pytest.raises(ArtifactNotFound):
+        files.remove("b")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("harm", ["away", "refused"])
+def test_a_bucket_that_fails_is_the_same_error(harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of boto's exceptions it was, none of which is a system's error."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    if harm == "away":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    with nullcontext() if harm == "away" else mock_aws():
+        outside = open_outside("s3://no-such-bucket/a", "folder", Retries("s"))
+        attempts: list[Callable[[], Any]] = [lambda: outside.write("a", io.BytesIO(b"bytes"))]
+        if harm == "away":
+            attempts += [lambda: outside.open_reader("a"), lambda: outside.remove("a")]
+        for attempt in attempts:
+            with pytest.raises(OutsideStoreError, match=r"^artifacts s3://no-such-bucket/a: ") as failed:
+                attempt()
+            assert "\n" not in str(failed.value)
+            assert "hunter2" not in str(failed.value)

@@ -24,8 +24,11 @@ from test_storage_shared import (
 )
 
 import storage.claimed_trial
+import storage.leases
+import storage.outages
+from storage.artifacts import WholeFiles
 from storage.claimed_trial import ClaimedTrial, NamedFile
-from storage.errors import DamagedFileError, LeaseLost, StorageError
+from storage.errors import DamagedFileError, LeaseLost, OutsideStoreError, StorageError
 from storage.schema import FILES, LOOSE_FILES
 from storage.trial_files import read_file
 
@@ -262,6 +265,166 @@ def test_what_a_lost_trial_wrote_outside_is_removed(
 
     check_bytes(worker, place, tmp_path, [b"other's"])
     assert other.database.claimed(other.artifacts, 1).read_checkpoint() == b"other's"
+
+
+MOMENTS = ["in mid-write", "written", "named", "reaped"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_what_a_dead_worker_left_outside_is_swept(
+    office: Office, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next worker, once the dead one's lease is gone, and never what a trial names."""
+    monkeypatch.setattr(storage.leases, "RESTART_SECONDS", -1e9)
+    place = f"file://{tmp_path}/some%20files"
+    dead, other = office.hire(outside=place), office.hire(outside=place, max_retries=0)
+    _, claimed = dead.take()
+    claimed.save_checkpoint(b"old", {})
+    with pytest.MonkeyPatch.context() as patch:
+        outside = dead.artifacts.outside
+        assert outside is not None
+        write = outside.write
+
+        def die(artifact_id: str, content: Any) -> None:
+            if moment == "in mid-write":
+                (tmp_path / f"some files/folder/{artifact_id}.partial").write_bytes(b"ne")
+            else:
+                write(artifact_id, content)
+            raise Killed
+
+        if moment == "named":
+            patch.setattr(storage.claimed_trial, "sweep", lambda *_: (_ for _ in ()).throw(Killed()))
+        elif moment != "reaped":
+            patch.setattr(outside, "write", die)
+        if moment != "reaped":
+            with pytest.raises(Killed):
+                claimed.save_checkpoint(b"new", {})
+    files = outside_bytes(place, tmp_path)
+    assert files is not None
+
+    # Its lease still holds: it may be about to name them. What is named no longer goes.
+    other.database.sweep(other.study, other.artifacts)
+    assert outside_bytes(place, tmp_path) == ([b"new"] if moment == "named" else files)
+    dead.expire()
+    assert [taken.failed for taken in other.leases.reap()] == [True]
+    other.database.sweep(other.study, other.artifacts)
+
+    # With its last chance the trial failed, and so its checkpoint went as well.
+    check_bytes(other, place, tmp_path, [])
+
+
+class Killed(BaseException):
+    """What a process does not survive."""
+
+
+def test_bytes_that_come_after_a_sweep_are_removed_by_their_writer(office: Office, tmp_path: Path) -> None:
+    """A worker that was frozen while it wrote returns when its note is gone, and its lease too."""
+    place = f"file://{tmp_path}/some%20files"
+    worker, other = office.hire(outside=place), office.hire(outside=place)
+    _, claimed = worker.take()
+    outside = worker.artifacts.outside
+    assert outside is not None
+    write = outside.write
+
+    def freeze(*arguments: Any) -> None:
+        lose_to_another(worker, other)
+        other.database.sweep(other.study, other.artifacts)
+        write(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(LeaseLost):
+        patch.setattr(outside, "write", freeze)
+        claimed.save_checkpoint(b"late", {})
+
+    check_bytes(worker, place, tmp_path, [b"other's"])
+
+
+def test_a_sweep_leaves_other_studies_alone(office: Office, tmp_path: Path) -> None:
+    """Their files are in other folders: here they would seem to be gone already."""
+    worker = office.hire(outside=f"file://{tmp_path}/some%20files")
+    claimed = worker.take()[1]
+    claimed.save_checkpoint(b"old", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.claimed_trial, "sweep", lambda *_: None)
+        claimed.save_checkpoint(b"new", {})
+    other = optuna.create_study(storage=worker.database.storage, study_name="other", direction="maximize")
+
+    worker.database.sweep(other, worker.database.open_artifacts(f"file://{tmp_path}/some%20files", "b"))
+
+    assert outside_bytes(f"file://{tmp_path}", tmp_path) == [b"new", b"old"]
+    worker.database.sweep(worker.study, worker.artifacts)
+    check_bytes(worker, f"file://{tmp_path}", tmp_path, [b"new"])
+
+
+def test_a_removal_that_fails_is_no_failure_of_the_trial(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and made up for by the next sweep."""
+    place = f"file://{tmp_path}/some%20files"
+    worker = office.hire(outside=place, patience_seconds=PATIENCE_SECONDS)
+    _, claimed = worker.take()
+    claimed.save_checkpoint(b"state", {})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WholeFiles, "remove", _out_of_reach)
+        claimed.finish(TrialState.COMPLETE, 0.75, [MODEL])
+
+    assert worker.study.trials[0].state == TrialState.COMPLETE
+    assert outside_bytes(place, tmp_path) == [b"state", MODEL.content]
+    (record,) = [record for record in caplog.records if record.name.startswith("storage")]
+    assert record.getMessage().endswith("out of reach; what is left there goes with a later sweep")
+    worker.database.sweep(worker.study, worker.artifacts)
+    check_bytes(worker, place, tmp_path, [MODEL.content])
+
+
+def test_a_trial_is_handed_back_though_its_bytes_cannot_be_stored(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the checkpoint and the attributes that it had."""
+    place = f"file://{tmp_path}/some%20files"
+    worker = office.hire(outside=place)
+    _, claimed = worker.take()
+    claimed.save_checkpoint(b"state", {"seconds": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(WholeFiles, "write", _out_of_reach)
+        with pytest.raises(OutsideStoreError):
+            claimed.save_checkpoint(b"newer", {"seconds": 2})
+        claimed.hand_back(b"newer", {"seconds": 2})
+
+    assert holders(worker.database) == {}
+    assert worker.study.trials[0].state == TrialState.WAITING
+    assert worker.study.trials[0].user_attrs == {"seconds": 1}
+    assert worker.take()[1].read_checkpoint() == b"state"
+    check_bytes(worker, place, tmp_path, [b"state"])
+
+
+def _out_of_reach(*_: Any) -> None:
+    raise OSError("out of reach")
+
+
+def test_an_end_that_was_rolled_back_is_not_taken_for_another_workers(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who completes the trial while the first waits for the database has completed it alone."""
+    worker, other = office.hire(patience_seconds=PATIENCE_SECONDS), office.hire()
+    _, claimed = worker.take()
+
+    def lose(*_: Any) -> None:
+        if holders(other.database) == {0: worker.identity.worker}:
+            lose_to_another(worker, other)
+            again = other.database.claimed(other.artifacts, other.study.trials[0]._trial_id)
+            again.finish(TrialState.COMPLETE, 0.5, [HISTORY])
+
+    monkeypatch.setattr(storage.outages.LOG, "warning", lose)
+    with (
+        broken_commit(worker.database, "lost", "DELETE FROM cnn_search_leases"),
+        pytest.raises(LeaseLost),
+    ):
+        claimed.finish(TrialState.COMPLETE, 0.75, [MODEL])
+
+    (trial,) = other.study.trials
+    assert trial.value == 0.5
+    with pytest.raises(StorageError, match=r"no \.h5 file"):
+        read_file(other.artifacts, other.database.storage, trial, ".h5")
 
 
 def test_a_trial_that_is_handed_back_goes_on_elsewhere(

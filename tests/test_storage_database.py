@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 
+import storage.database
+import storage.outages
 from storage.database import Database, open_database
 from storage.errors import StorageError, StorageUrlError, TrialLimitReached
 from storage.process import own_identity
@@ -142,6 +145,12 @@ def test_a_shown_url_has_no_password(text: str) -> None:
         "postgresql://ann:hunter2@host:port/db",
         "postgresql//ann:hunter2@host/db",
         "postgresql://ann:hunt@er2@host/db",
+        "postgresql://ann:hunt@er2/x@127.0.0.1/db",
+        "postgresql:/ann:hunter2/db",
+        "postgresql://ann:hunter2/db",
+        "ann:hunter2/db",
+        "host=db password=hunter2 dbname=x",
+        "host=db password=x:hunter2 dbname=x",
         "sqlite://ann:hunter2@host/a.db",
         "ann:hunter2@host",
     ],
@@ -152,6 +161,24 @@ def test_a_refusal_shows_no_password(text: str) -> None:
         parse_url(text)
     assert "hunt" not in str(refused.value)
     assert "er2" not in str(refused.value)
+
+
+def test_a_password_with_an_at_and_a_slash_is_to_be_encoded() -> None:
+    """Else a part of it is taken for the host, and the rest for the database's name."""
+    with pytest.raises(StorageUrlError, match="write those of the password as %40 and %2F"):
+        parse_url("postgresql://tester:pa@ss/w@127.0.0.1/x")
+    assert parse_url("sqlite:///a@b.db").database == "a@b.db"
+
+
+@pytest.mark.parametrize("port", ["", ":5433"])
+def test_a_sockets_folder_can_be_the_host(port: str) -> None:
+    """In libpq's form, percent-encoded, which SQLAlchemy would take for a name."""
+    url = parse_url(f"postgresql://ann:hunter2@%2Frun%2Fpostgresql{port}/studies")
+
+    given = make_url(url.render_as_string(hide_password=False)).get_dialect()().create_connect_args(url)[1]
+    assert (given["host"], given["dbname"], given["user"]) == ("/run/postgresql", "studies", "ann")
+    assert given.get("port") == (5433 if port else None)
+    assert "hunter2" not in show_url(url)
 
 
 @given(text=st.text(max_size=40))
@@ -304,7 +331,7 @@ def test_tables_of_another_version_are_refused(any_url: str, version: int | None
         do(any_url, f"UPDATE {VERSIONS.name} SET version = {version}")
     before = tables(any_url)
 
-    words = f"tables are of version {version or 1} of cnn-search's schema, this program's is 2; name a new"
+    words = f"tables are of version {version or 1} of cnn-search's schema, this program's is 3; name a new"
     with pytest.raises(StorageError, match=words):
         open_database(any_url, create=create)
 
@@ -365,6 +392,111 @@ def test_who_set_ups_is_not_idle_in_a_transaction(postgres: EmptyDatabase) -> No
     with database._backend.engine.connect() as connection:
         assert connection.scalars(query).all() == []
     database.close()
+
+
+def test_a_lock_of_sqlite_is_waited_out_and_said(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a command without patience, and outside of the driver, which hears no signal."""
+    assert database.storage.get_all_studies() == []
+    other = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    said: list[str] = []
+
+    def release(message: str, *values: Any) -> None:
+        said.append(message % values)
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr(storage.outages.LOG, "warning", release)
+    optuna.create_study(storage=database.storage, study_name="s")
+
+    other.close()
+    assert "database is locked; trying again for up to 60 s" in said[0]
+    assert len(said) == 2
+
+
+def test_who_must_hurry_does_not_wait_for_a_lock_of_sqlite(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it would otherwise be for longer than this test may take."""
+    monkeypatch.setattr(storage.database, "SQLITE_WAIT_SECONDS", 1e6)
+    monkeypatch.setattr(storage.outages, "HURRIED_SECONDS", 0.0)
+    hurry: list[bool] = []
+    opened = open_database(url, must_hurry=lambda: bool(hurry))
+    assert opened.storage.get_all_studies() == []
+    other = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    hurry.append(True)
+
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        opened.storage.get_all_studies()
+
+    other.close()
+    opened.close()
+
+
+def test_a_set_up_of_another_process_is_waited_for(any_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so after a while."""
+    one, other = open_database(any_url), open_database(any_url)
+    monkeypatch.setattr(storage.database, "SETUP_SILENT_SECONDS", 0.0)
+    with ExitStack() as held:
+        held.enter_context(one.exclusive())
+        said: list[str] = []
+
+        def release(message: str) -> None:
+            said.append(message)
+            held.close()
+
+        monkeypatch.setattr(storage.database.LOG, "warning", release)
+        with other.exclusive():
+            pass
+
+    assert said == ["waiting for another process that sets up the database or a study in it"]
+    for database in (one, other):
+        database.close()
+
+
+@pytest.mark.parametrize("must_hurry", [False, True])
+def test_a_set_up_that_does_not_end_is_an_error(
+    any_url: str, must_hurry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two minutes, or at once where the process is told to stop."""
+    one, other = open_database(any_url), open_database(any_url, must_hurry=lambda: must_hurry)
+    monkeypatch.setattr(storage.database, "SETUP_WAIT_SECONDS", 1e6 if must_hurry else 0.0)
+    monkeypatch.setattr(storage.database, "HURRIED_SECONDS", 0.0 if must_hurry else 1e6)
+
+    with (
+        one.exclusive(),
+        pytest.raises(StorageError, match="another process has held the lock of set-ups for 0 s; end that"),
+        other.exclusive(),
+    ):
+        pass
+    with other.exclusive():
+        pass
+
+    for database in (one, other):
+        database.close()
+
+
+def test_options_of_the_url_stand_beside_ours(postgres: EmptyDatabase) -> None:
+    """The server ends sessions of dead machines and idle transactions; a setting of the URL's own holds."""
+    options = "-c statement_timeout=54321 -c tcp_keepalives_idle=15"
+    url = make_url(postgres()).update_query_dict({"options": options})
+    database = open_database(url.render_as_string(hide_password=False))
+    expected = {
+        "idle_in_transaction_session_timeout": "10s",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "tcp_keepalives_idle": "15",
+        "statement_timeout": "54321ms",
+    }
+
+    with database._backend.engine.connect() as connection:
+        found = {name: connection.scalar(sqlalchemy.text(f"SHOW {name}")) for name in expected}
+    database.close()
+
+    assert found == expected
 
 
 def test_processes_open_an_empty_database_together(together: Together, empty_database: EmptyDatabase) -> None:

@@ -112,6 +112,31 @@ def test_nobody_is_reaped_for_silence_right_after_an_outage(
     assert holders(worker.database) == {}
 
 
+def test_nobody_is_reaped_for_silence_by_one_who_was_frozen(
+    office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of its machine were frozen too; its own clock may have stood still, the database's has not."""
+    worker, silent = office.hire(), office.hire()
+    server = Clock()
+    monkeypatch.setattr(Leases, "read_clock", lambda _: server.now)
+    keeper = LeaseKeeper(worker.leases, 40.0, worker.identity)
+    for _ in range(3):
+        assert keeper.keep_once() == []
+        clock.now += 10
+        server.now += 10
+    silent.take()
+    silent.expire()
+
+    server.now += 40.1
+    assert keeper.keep_once() == []
+    clock.now += 9.9
+    server.now += 9.9
+    assert keeper.keep_once() == []
+    clock.now += 0.1
+
+    assert [one.number for one in keeper.keep_once()] == [0]
+
+
 def test_a_keeper_without_a_worker_only_reaps(office: Office, clock: Clock) -> None:
     """So the dashboard does: it is no worker itself."""
     silent = office.hire()

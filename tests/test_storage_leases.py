@@ -275,7 +275,10 @@ def test_workers_are_listed_with_what_they_run(office: Office) -> None:
     assert listed[2].left_seconds < 0
 
     first.leases.leave(first.identity)
-    assert len(gone.leases.workers()) == 2
+    *known, left = gone.leases.workers()
+    assert [status.worker for status in known] == [worker.identity.worker for worker in (gone, silent)]
+    assert (left.worker, left.host, left.pid) == (first.identity.worker, None, None)
+    assert (left.trials, left.is_alive, left.is_gone) == ((0, 2), False, True)
 
 
 def test_a_worker_without_trials_is_forgotten_later(office: Office) -> None:

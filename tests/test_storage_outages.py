@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2  # type: ignore[import-untyped]  # It ships no types.
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from postgres import PostgresServer
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from tcp_proxy import TcpProxy
-from test_storage_shared import MODEL, Office
+from test_storage_shared import MODEL, Office, change
 
 import storage.outages
 from storage.errors import StorageError
@@ -87,7 +89,7 @@ def test_a_connection_that_the_server_ended_passes(server: PostgresServer) -> No
 def test_a_deadlock_and_full_resources_pass(server: PostgresServer) -> None:
     """PostgreSQL's codes of what another try can get over."""
     url = server.create_database()
-    for code in ("40P01", "40001", "53300", "53100", "57P03", "08006", "25P03"):
+    for code in ("40P01", "40001", "53300", "53100", "57P03", "08006", "25P03", "25006", "57014", "58030"):
         raised = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$"
         assert is_passing(error_of(url, raised)), code
 
@@ -211,6 +213,25 @@ def test_a_process_that_is_told_to_stop_waits_little(clock: Clock) -> None:
     assert clock.now < 1051 + storage.outages.HURRIED_SECONDS + 1
 
 
+def test_a_name_that_was_known_once_is_tried_again(clock: Clock) -> None:
+    """After a first success, a resolver that fails or a password that is refused is an outage as well."""
+    error = sqlalchemy.exc.OperationalError(
+        "SELECT 1", {}, psycopg2.OperationalError('could not translate host name "db" to address')
+    )
+    outcomes: list[Any] = [error, "first", error, error, "second"]
+
+    def work() -> str:
+        if outcomes[0] is error:
+            raise outcomes.pop(0)
+        return str(outcomes.pop(0))
+
+    retries = Retries("s", patience_seconds=100)
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        retries.run(work)
+    assert retries.run(work) == "first"
+    assert retries.run(work) == "second"
+
+
 def test_what_does_not_pass_is_not_tried_again(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Nor is it logged: it comes out."""
     calls = []
@@ -265,6 +286,33 @@ def test_a_study_waits_for_a_server_that_is_away(
         proxy.restore()
         writer.join(60)
 
+        assert worker.study.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_a_server_that_became_read_only_is_left(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover: the write waits, and goes by a new connection, where the primary is now."""
+    with Office(server.create_database()) as office:
+        worker, other = office.hire(patience_seconds=60), office.hire()
+        trial, _ = worker.take()
+        name = make_url(office.url).database
+        said: list[Any] = []
+
+        def set_read_only(value: str) -> None:
+            statement = f"ALTER DATABASE {name} SET default_transaction_read_only = {value}"
+            change(other.database, sqlalchemy.text(statement))
+
+        def relieve(*message: Any) -> None:
+            said.append(message)
+            set_read_only("off")
+
+        set_read_only("on")
+        worker.database._backend.engine.dispose()
+        monkeypatch.setattr(storage.outages.LOG, "warning", relieve)
+        trial.report(0.5, 1)
+
+        assert "read-only" in str(said[0])
         assert worker.study.trials[0].intermediate_values == {1: 0.5}
 
 

@@ -381,6 +381,52 @@ def test_a_trial_that_was_handed_back_can_stray_too(office: Office) -> None:
     assert worker.study.ask().number == 0
 
 
+def test_a_stray_that_another_worker_takes_meanwhile_is_its_own(postgres: Callable[[], str]) -> None:
+    """Here it is reaped and taken in the middle of the release; SQLite lets nobody between."""
+    with Office(postgres()) as office:
+        worker, other = office.hire(), office.hire()
+        worker.take()
+        worker.database._backend.claimed.clear()
+        taken: list[int] = []
+
+        def on_execute(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+            if text.startswith("DELETE FROM cnn_search_leases") and not taken:
+                worker.leases.leave(worker.identity)
+                assert len(other.leases.reap()) == 1
+                taken.append(other.take()[0].number)
+
+        engine = worker.database._backend.engine
+        sqlalchemy.event.listen(engine, "before_cursor_execute", on_execute)
+        worker.database.release_strays()
+
+        assert taken == [0]
+        assert holders(other.database) == {0: other.identity.worker}
+        assert other.study.trials[0].state == TrialState.RUNNING
+
+
+def test_a_stray_that_has_ended_stays_so(office: Office) -> None:
+    """Another program may have ended it under the worker's lease."""
+    worker = office.hire()
+    trial, _ = worker.take()
+    worker.database._backend.claimed.clear()
+    change(worker.database, sqlalchemy.update(TRIALS).values(state=TrialState.FAIL))
+
+    worker.database.release_strays()
+
+    assert worker.study.trials[trial.number].state == TrialState.FAIL
+    assert holders(worker.database) == {}
+
+
+def test_a_study_with_its_total_says_so(office: Office) -> None:
+    """Whoever enqueues a trial by hand is told what the total is."""
+    database, study = office.open()
+    database.limit_trials(study, 1)
+    study.enqueue_trial({})
+
+    with pytest.raises(TrialLimitReached, match="the study has 1 of its 1 trials, waiting ones included"):
+        study.enqueue_trial({})
+
+
 def test_strays_are_this_workers_alone(office: Office) -> None:
     """What others have, and what this one knows of, stays theirs."""
     first, second = office.hire(), office.hire()

@@ -28,10 +28,44 @@ def test_a_score_is_numpys() -> None:
     model = _varied_model(0)
     score = Evaluator(DeviceSplit.of(SPLIT)).score(model)
     expected = _score_by_numpy(model, SPLIT)
+    _assert_equal(score, expected)
     assert score.images == len(SPLIT) == 80
-    assert score.accuracy == expected.accuracy
-    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
     assert 0 < score.accuracy < 1
+
+
+def test_the_confusion_counts_images_by_true_and_predicted_class() -> None:
+    """Rows are the labels, columns the predictions; its sum is the images, its trace the hits."""
+    model = _varied_model(7)
+    score = Evaluator(DeviceSplit.of(SPLIT)).score(model)
+
+    assert score.confusion.shape == (10, 10)
+    assert np.issubdtype(score.confusion.dtype, np.integer)
+    np.testing.assert_array_equal(score.confusion.sum(axis=1), np.bincount(SPLIT.labels, minlength=10))
+    predicted = _predict(model, SPLIT).argmax(axis=1)
+    np.testing.assert_array_equal(score.confusion.sum(axis=0), np.bincount(predicted, minlength=10))
+    assert score.confusion.sum() == score.images
+    assert score.confusion.trace() / score.images == score.accuracy
+    # Some are taken for other classes, and not symmetrically: the transpose would be found out.
+    assert (score.confusion != score.confusion.T).any()
+
+
+def test_a_score_cannot_be_changed() -> None:
+    """Nor can what it counted."""
+    score = Evaluator(DeviceSplit.of(SPLIT)).score(_varied_model(0))
+    with pytest.raises(ValueError, match="read-only"):
+        score.confusion[0, 0] = 1
+    with pytest.raises(AttributeError):
+        score.accuracy = 1.0  # type: ignore[misc]
+
+
+def test_a_score_stays_as_it_is_when_others_follow() -> None:
+    """Its counts are not the program's own memory, which the next model's would fill."""
+    evaluator = Evaluator(DeviceSplit.of(SPLIT))
+    score = evaluator.score(_varied_model(0))
+    before = score.confusion.copy()
+    for seed in range(1, 4):
+        assert (evaluator.score(_varied_model(seed)).confusion != before).any()
+    np.testing.assert_array_equal(score.confusion, before)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 79, 80, 81])
@@ -40,9 +74,7 @@ def test_every_image_counts_once_whatever_the_batch(batch: int, monkeypatch: pyt
     monkeypatch.setattr(evaluation, "BATCH", batch)
     model = _varied_model(1)
     score = Evaluator(DeviceSplit.of(SPLIT)).score(model)
-    expected = _score_by_numpy(model, SPLIT)
-    assert score.accuracy == expected.accuracy
-    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+    _assert_equal(score, _score_by_numpy(model, SPLIT))
 
 
 def test_more_images_than_a_batch_and_no_multiple_of_it() -> None:
@@ -52,8 +84,8 @@ def test_more_images_than_a_batch_and_no_multiple_of_it() -> None:
     assert len(split) % evaluation.BATCH not in (0, len(split))
     model = _varied_model(2)
     score, expected = Evaluator(DeviceSplit.of(split)).score(model), _score_by_numpy(model, split)
-    assert (score.accuracy, score.images) == (expected.accuracy, 520)
-    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+    _assert_equal(score, expected)
+    assert score.images == 520
 
 
 def test_one_trace_serves_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +104,8 @@ def test_one_trace_serves_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluator.score(_varied_model(0))
     traced = calls
     assert traced > 0
-    assert evaluator.score(_varied_model(1)) != first
-    assert evaluator.score(build_model(Recipe(0.9, 0.9, 0.9, 0.9, seed=4))) != first
+    assert evaluator.score(_varied_model(1)).loss != first.loss
+    assert evaluator.score(build_model(Recipe(0.9, 0.9, 0.9, 0.9, seed=4))).loss != first.loss
     assert calls == traced
 
 
@@ -83,7 +115,9 @@ def test_scoring_again_gives_the_same_score() -> None:
     model = _varied_model(3)
     first = evaluator.score(model)
     evaluator.score(_varied_model(4))
-    assert evaluator.score(model) == first == Evaluator(DeviceSplit.of(SPLIT)).score(model)
+    for again in (evaluator.score(model), Evaluator(DeviceSplit.of(SPLIT)).score(model)):
+        assert (again.loss, again.accuracy, again.images) == (first.loss, first.accuracy, first.images)
+        np.testing.assert_array_equal(again.confusion, first.confusion)
 
 
 def test_scoring_leaves_the_model_alone() -> None:
@@ -101,6 +135,9 @@ def test_a_constant_model_scores_its_class_share(favourite: int) -> None:
     distribution[favourite] = 0.55
     score = Evaluator(DeviceSplit.of(SPLIT)).score(_constant_model(np.log(distribution)))
     assert score.accuracy == np.mean(SPLIT.labels == favourite)
+    # Every class in one column: what a class is taken for, not what is taken for it.
+    np.testing.assert_array_equal(score.confusion[:, favourite], np.bincount(SPLIT.labels, minlength=10))
+    assert score.confusion.sum() == score.images
     assert score.loss == pytest.approx(-np.log(distribution)[SPLIT.labels].mean(), rel=1e-6)
 
 
@@ -128,7 +165,9 @@ def test_a_single_image_can_be_scored() -> None:
     score = Evaluator(DeviceSplit.of(SPLIT.first(1))).score(model)
     assert score.images == 1
     assert score.accuracy in (0.0, 1.0)
-    assert score.loss == pytest.approx(_score_by_numpy(model, SPLIT.first(1)).loss, rel=1e-4)
+    expected = _score_by_numpy(model, SPLIT.first(1))
+    assert score.loss == pytest.approx(expected.loss, rel=1e-4)
+    np.testing.assert_array_equal(score.confusion, expected.confusion)
 
 
 def test_bytes_are_scaled_to_the_unit_interval() -> None:
@@ -162,8 +201,24 @@ def _constant_model(logits: np.ndarray) -> keras.Model:
     return model
 
 
+def _predict(model: keras.Model, split: Split) -> np.ndarray:
+    """The probabilities, float64 (n, 10), by Keras's own prediction."""
+    images = split.images.astype(np.float32) / 255
+    return np.asarray(model.predict(images, verbose=0), np.float64)
+
+
 def _score_by_numpy(model: keras.Model, split: Split) -> Score:
-    probabilities = model.predict(split.images.astype(np.float32) / 255, verbose=0).astype(np.float64)
+    probabilities = _predict(model, split)
     losses = -np.log(probabilities[np.arange(len(split)), split.labels])
-    hits = probabilities.argmax(axis=1) == split.labels
-    return Score(float(losses.mean()), float(hits.mean()), len(split))
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((10, 10), np.int32)
+    np.add.at(confusion, (split.labels, predicted), 1)
+    hits = predicted == split.labels
+    return Score(float(losses.mean()), float(hits.mean()), len(split), confusion)
+
+
+def _assert_equal(score: Score, expected: Score) -> None:
+    """Counts to the image, the loss as far as float32 goes."""
+    assert (score.accuracy, score.images) == (expected.accuracy, expected.images)
+    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+    np.testing.assert_array_equal(score.confusion, expected.confusion)

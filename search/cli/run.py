@@ -66,7 +66,7 @@ def run(
     from search.report import settings_lines
     from search.runtime import choose_layout, count_cores, read_free_memory
     from search.study import open_or_create_study
-    from search.summary import best_trial, summarise_trials
+    from search.summary import best_trial, count_ended, summarise_trials
     from search.views import open_view
     from storage.url import check_storage
     from trainer.data import load
@@ -87,7 +87,7 @@ def run(
     say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
 
     before = summarise_trials(opened.study)
-    ended = sum(trial.ended is not None for trial in before)
+    ended = count_ended(before)
     total = _settle_total(opened, trials, ended)
     left = None if total is None else max(0, total - ended)
     failures: list[WorkerFailed] = []

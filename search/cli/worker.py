@@ -56,7 +56,7 @@ def worker(
     from search.report import settings_lines
     from search.runtime import count_cores
     from search.study import open_or_create_study
-    from search.summary import best_trial, summarise_trials
+    from search.summary import best_trial, count_ended, summarise_trials
     from search.views import open_view
     from storage.url import check_storage
     from trainer.data import load
@@ -75,7 +75,7 @@ def worker(
         say(f"  {line}")
     before = summarise_trials(opened.study)
     database.close()
-    left = None if total is None else max(0, total - sum(trial.ended is not None for trial in before))
+    left = None if total is None else max(0, total - count_ended(before))
     assignment = make_assignment(storage, study, data, minutes, threads or count_cores(), **work)
     with open_view(make_console(stderr=True), left, best_trial(before)) as view:
         carry_out(assignment, view.show, stop, stop.defer)

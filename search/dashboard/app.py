@@ -133,7 +133,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds it."""
-        name = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{name}]' if ':' in name else name}:{self.port}"
 
     def run(self) -> None:

@@ -29,12 +29,13 @@ PATHS: Final = ("/best.h5", "/best.json", "/healthz", "/metrics")
 def build_routes(database: Database, study: str, upkeep: Upkeep) -> "WSGIApplication":
     """An application for `PATHS`; `study` is the one that `/best.*` means unless `?study=` names another."""
     # Whoever stands in front turns exceptions into answers and logs them.
-    app = Bottle(catchall=False)
+    app = Bottle()
+    app.config["catchall"] = False
 
     def best_model() -> HTTPResponse:
         """The best trial's model; HEAD gives its length and digest."""
         try:
-            _, file = _best(database, request.query.get("study") or study)
+            _, file = _best(database, request.query.getunicode("study") or study)
         except LookupError as error:
             return _answer(HTTPStatus.NOT_FOUND, f"{error}\n".encode(), "text/plain; charset=utf-8")
         tag = f'"{hashlib.sha256(file.content).hexdigest()}"'
@@ -47,7 +48,7 @@ def build_routes(database: Database, study: str, upkeep: Upkeep) -> "WSGIApplica
 
     def best_description() -> HTTPResponse:
         """The best trial, and what its model's file is."""
-        name = request.query.get("study") or study
+        name = request.query.getunicode("study") or study
         try:
             trial, file = _best(database, name)
         except LookupError as error:

@@ -15,7 +15,7 @@ from search.assignment import LEASE_SECONDS
 from search.errors import SearchError
 from search.published_progress import PublishedProgress
 from search.study import SETTINGS_KEY, OpenStudy, open_study
-from search.summary import TrialSummary, summarise_trials
+from search.summary import TrialSummary, count_ended, summarise_trials
 from storage.database import Database
 from storage.errors import StorageError
 from storage.keeper import LeaseKeeper
@@ -51,11 +51,6 @@ class Watched:
         if count_ended(trials) != count_ended(before):
             self.progress.note()
         self.progress.update()
-
-
-def count_ended(trials: list[TrialSummary]) -> int:
-    """How many trials are over."""
-    return sum(trial.ended is not None for trial in trials)
 
 
 class Upkeep:
