@@ -86,9 +86,6 @@ def test_ctrl_c_ends_it_as_interrupted(stored: str) -> None:
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.xfail(
-    reason="cli/dashboard.py's handlers raise before server.run() is there to hear", strict=True
-)
 def test_a_service_manager_may_end_it_while_it_starts(stored: str) -> None:
     """As when it is told to stop what it has just started: 0, and nothing is said to be interrupted."""
     script = f"""
@@ -104,7 +101,6 @@ main()
     assert (ended.returncode, "interrupted" in ended.stderr) == (0, False)
 
 
-@pytest.mark.xfail(reason="cli/dashboard.py takes over signals that it was started to ignore", strict=True)
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """`nohup cnn-search dashboard &` outlives its terminal."""
     script = """
@@ -121,7 +117,6 @@ print("still here")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
-@pytest.mark.xfail(reason="guard.LOOPBACK_NAMES does not have the address that --host names", strict=True)
 def test_every_loopback_address_answers_by_its_own_name(stored: str) -> None:
     """The address that is told is one that is answered to."""
     with Command(stored, "--host", "127.0.0.2") as command:

@@ -165,13 +165,8 @@ def test_where_there_is_no_best_it_is_said_why(lasting: Dashboard, query: str, w
 
 
 @BOTH
-def test_a_name_that_a_database_does_not_take_is_unknown(
-    dashboard: Dashboard, url: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_name_that_a_database_does_not_take_is_unknown(dashboard: Dashboard) -> None:
     """PostgreSQL's text has no NUL, and psycopg2 says so by a ValueError."""
-    if url.startswith("postgresql"):
-        reason = "routes.py lets the ValueError through, and the server writes a traceback"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=ValueError, strict=True))
     answer = dashboard.get("/best.json?study=%00")
 
     assert (answer.status, answer.json.keys()) == (404, {"reason"})
@@ -240,15 +235,7 @@ def test_without_its_database_the_best_is_unavailable(
     assert dashboard.get(path).status == 200
 
 
-@pytest.mark.parametrize(
-    "accepted",
-    [
-        "identity",
-        pytest.param(
-            "gzip", marks=pytest.mark.xfail(reason="prepared.py is outside app.py's try", strict=True)
-        ),
-    ],
-)
+@pytest.mark.parametrize("accepted", ["identity", "gzip"])
 def test_without_its_database_a_studys_page_says_so(
     shown: Shown, dashboard: Dashboard, accepted: str
 ) -> None:

@@ -186,14 +186,11 @@ def test_studies_come_and_go(shown: Shown, database: Database, dashboard: Dashbo
     assert now["cifar10"] is watched["cifar10"]
 
 
-@BOTH
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_study_that_is_deleted_and_made_anew_between_two_looks_is_another(
-    shown: Shown, database: Database, url: str, dashboard: Dashboard, request: pytest.FixtureRequest
+    shown: Shown, database: Database, url: str, dashboard: Dashboard
 ) -> None:
-    """Its trials are not the former one's, though SQLite gives it the same id."""
-    if url.startswith("sqlite"):
-        reason = "upkeep.py and Optuna's cache tell studies by their ids"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    """Its trials are not the former one's. SQLite gives it the same id, by which Optuna's cache goes."""
     (before,) = dashboard.upkeep.look().values()
     assert len(before.trials) == 3
     database.storage.delete_study(shown.study_id)
@@ -370,7 +367,6 @@ def test_an_upkeep_that_was_never_started_can_be_stopped(database: Database) -> 
     Upkeep(database).stop()
 
 
-@pytest.mark.xfail(reason="upkeep.seen counts the trials by state, and does not say which", strict=True)
 def test_two_trials_that_change_places_are_a_change(shown: Shown, dashboard: Dashboard) -> None:
     """One is handed back, another taken: as many wait and run as before."""
     first = shown.ask()
@@ -384,7 +380,6 @@ def test_two_trials_that_change_places_are_a_change(shown: Shown, dashboard: Das
     assert dashboard.upkeep.seen(shown.study_id) != before
 
 
-@pytest.mark.xfail(reason="prepared.py keeps what optuna-dashboard had read before the change", strict=True)
 def test_a_kept_answer_catches_up_with_the_last_trial(
     shown: Shown, dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

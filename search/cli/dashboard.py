@@ -46,7 +46,7 @@ def dashboard(
     --study names, /healthz, and /metrics for Prometheus.
     """
     password = _read_password(password_file, no_password)
-    from search.dashboard.guard import LOOPBACK_NAMES, Access, is_loopback
+    from search.dashboard.guard import LOOPBACK_NAMES, Access, host_name, is_loopback
 
     local = is_loopback(host)
     if not local and password is None and not no_password:
@@ -59,7 +59,7 @@ def dashboard(
     from search.dashboard.upkeep import Upkeep
 
     database = open_database_of(storage, create=False, patience_seconds=PATIENCE_SECONDS)
-    hosts = LOOPBACK_NAMES if local and password is None else None
+    hosts = (host_name(host), *LOOPBACK_NAMES) if local and password is None else None
     upkeep = Upkeep(database)
     access = Access(password, allow_edits, hosts)
     app = build_app(database, study, access, upkeep)
@@ -71,6 +71,9 @@ def dashboard(
         click.echo(f"{server.url}/dashboard")
         say("read-only; Ctrl-C stops" if not allow_edits else "changes are allowed; Ctrl-C stops")
         server.run()
+    except KeyboardInterrupt:
+        # Before the server could hear it.
+        pass
     finally:
         upkeep.stop()
     return INTERRUPTED if stop.by_user else 0
@@ -82,7 +85,9 @@ class _Stop:
     def __init__(self) -> None:
         self.by_user = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._stop)
+            # `nohup` ignores one of them, and means it.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
 
     def _stop(self, number: int, _: object) -> None:
         self.by_user = number == signal.SIGINT

@@ -13,7 +13,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna_dashboard import wsgi
 
 from search.dashboard.compress import compress
-from search.dashboard.guard import Access, answer_json, guard
+from search.dashboard.guard import Access, answer_json, guard, host_name
 from search.dashboard.prepared import Prepared
 from search.dashboard.routes import PATHS, build_routes
 from search.dashboard.upkeep import Upkeep
@@ -89,16 +89,25 @@ def build_app(database: Database, study: str, access: Access, upkeep: Upkeep) ->
 
     def choose(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         app = ours if environ.get("PATH_INFO") in PATHS else theirs
+        return app(environ, start_response)
+
+    return guard(_explaining(Prepared(compress(choose), upkeep.seen)), access)
+
+
+def _explaining(app: "WSGIApplication") -> "WSGIApplication":
+    """`app` with answers where the database fails it."""
+
+    def explained(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         try:
             return app(environ, start_response)
         except (*DATABASE_ERRORS, StorageError) as error:
-            # optuna-dashboard answers for its own; the log has what a visitor need not know.
+            # The log has what a visitor need not know.
             LOG.warning("%s: %s", environ.get("PATH_INFO"), explain(error))
             return answer_json(
                 start_response, "503 Service Unavailable", {"reason": "the database or a file in it fails"}
             )
 
-    return guard(Prepared(compress(choose), upkeep.seen), access)
+    return explained
 
 
 def prepare(app: "WSGIApplication", database: Database, access: Access) -> None:
@@ -134,7 +143,7 @@ class Server:
     def url(self) -> str:
         """Where a browser on this machine finds it."""
         name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{f'[{name}]' if ':' in name else name}:{self.port}"
+        return f"http://{host_name(name)}:{self.port}"
 
     def run(self) -> None:
         """Answer requests until a signal's handler raises `KeyboardInterrupt`, which ends here."""

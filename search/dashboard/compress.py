@@ -12,7 +12,13 @@ LEVEL: Final = 1
 """Of 17 MB of trials, level 1 leaves a tenth in a third of the time that level 6 takes for a fifteenth."""
 LEAST_BYTES: Final = 1024
 """Below this an answer fits into a packet anyway."""
+GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
 TEXTS: Final = re.compile(r"(application/(json|javascript)|text/|image/svg)")
+
+
+def takes_gzip(environ: "WSGIEnvironment") -> bool:
+    """Whether the client names gzip among what it takes, and not with a weight of 0 (RFC 9110, 12.4.2)."""
+    return GZIP.search(environ.get("HTTP_ACCEPT_ENCODING", "")) is not None
 
 
 def compress(app: "WSGIApplication") -> "WSGIApplication":
@@ -20,8 +26,8 @@ def compress(app: "WSGIApplication") -> "WSGIApplication":
 
     def compressing(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         # optuna-dashboard fails on a request that does not say what it takes.
-        accepted = environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
-        if "gzip" not in accepted or environ["REQUEST_METHOD"] == "HEAD":
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
+        if not takes_gzip(environ) or environ["REQUEST_METHOD"] == "HEAD":
             return app(environ, start_response)
         answer: dict[str, Any] = {}
 

@@ -67,6 +67,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def host_name(host: str) -> str:
+    """An address as it stands in a URL and in a request's Host."""
+    return f"[{host}]" if ":" in host else host
+
+
 def guard(app: "WSGIApplication", access: Access) -> "WSGIApplication":
     """`app` behind the rules of `access`, with headers that keep other sites out."""
 

@@ -86,6 +86,9 @@ def _best(database: Database, name: str) -> tuple[dict[str, Any], NamedFile]:
     Raises:
         LookupError: There is none.
     """
+    if "\0" in name:
+        # PostgreSQL has no such text.
+        raise LookupError("no study's name has a NUL in it")
     try:
         opened: OpenStudy = open_study(database, name)
     except StudyError as error:

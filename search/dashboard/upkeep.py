@@ -4,7 +4,6 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final
@@ -112,11 +111,10 @@ class Upkeep:
         """
         for watched in self.look().values():
             if watched.opened.study._study_id == study_id:
-                trials = Counter((trial.state, trial.retries) for trial in watched.trials)
-                reports = sum(trial.epochs_done for trial in watched.trials)
+                trials = [(trial.state, trial.retries, trial.epochs_done) for trial in watched.trials]
                 storage = self._database.storage
                 attrs = [storage.get_study_system_attrs(study_id), storage.get_study_user_attrs(study_id)]
-                return json.dumps([attrs, sorted(trials.items()), reports], sort_keys=True)
+                return json.dumps([attrs, trials], sort_keys=True)
         return None
 
     def _watch(self, name: str) -> Watched:
