@@ -164,7 +164,9 @@ def _urge(member: _Member, *, kill: bool) -> None:
 @contextmanager
 def _catching_signals(stop: Stop) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Count signals instead of dying from them; yields a context in which new processes ignore them."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # `nohup` ignores one of them, and means it.
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop.request) for number in numbers}
 
     @contextmanager

@@ -285,3 +285,10 @@ def test_the_studies_are_prepared_for_the_first_visitor(shown: Shown, url: str) 
 
             assert first.headers["content-encoding"] == "gzip"
             assert len(first.json["trials"]) == (3 if study is shown else 1)
+
+
+def test_a_study_that_is_no_text_is_unknown(lasting: Dashboard) -> None:
+    """And is not taken for the dashboard's own."""
+    answer = lasting.get("/best.json?study=%ff")
+
+    assert (answer.status, answer.json) == (404, {"reason": "the study's name in ?study= is no UTF-8 text"})

@@ -23,6 +23,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 FOLDER = Path(__file__).parent
 WIDTH, HEIGHT = 1440, 900
+TRIAL_WIDTH, TRIAL_HEIGHT = 1920, 1200
+"""A trial's page is as wide as its recipe, and its pictures are at the end."""
 WAIT_MILLISECONDS = 60_000
 
 
@@ -61,6 +63,7 @@ def take_study(page: Page, address: str) -> None:
 
 def take_trial(page: Page, address: str, number: int) -> None:
     """A trial's page with its files, and each of its pictures by itself."""
+    page.set_viewport_size({"width": TRIAL_WIDTH, "height": TRIAL_HEIGHT})
     page.goto(address)
     for kind in ("curves", "confusion"):
         picture = page.get_by_role("img", name=f"trial-{number}-{kind}.png")

@@ -1,6 +1,7 @@
 """The dashboard as one application, and the server that it runs in."""
 
 import logging
+import os
 import socket
 from base64 import b64encode
 from collections.abc import Iterable
@@ -168,7 +169,12 @@ def listen(app: "WSGIApplication", host: str, port: int, most_body_bytes: int = 
     try:
         listening = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = str(error)
+        if isinstance(error, socket.gaierror):
+            reason = error.strerror or reason
+        elif isinstance(error, OSError) and error.errno:
+            # Python's own words repeat the address.
+            reason = os.strerror(error.errno)
         raise DashboardError(
             f"cannot listen on {host} port {port}: {reason}; name another with --host or --port"
         ) from error

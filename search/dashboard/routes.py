@@ -35,7 +35,7 @@ def build_routes(database: Database, study: str, upkeep: Upkeep) -> "WSGIApplica
     def best_model() -> HTTPResponse:
         """The best trial's model; HEAD gives its length and digest."""
         try:
-            _, file = _best(database, request.query.getunicode("study") or study)
+            _, file = _best(database, _asked_study(study))
         except LookupError as error:
             return _answer(HTTPStatus.NOT_FOUND, f"{error}\n".encode(), "text/plain; charset=utf-8")
         tag = f'"{hashlib.sha256(file.content).hexdigest()}"'
@@ -48,8 +48,8 @@ def build_routes(database: Database, study: str, upkeep: Upkeep) -> "WSGIApplica
 
     def best_description() -> HTTPResponse:
         """The best trial, and what its model's file is."""
-        name = request.query.getunicode("study") or study
         try:
+            name = _asked_study(study)
             trial, file = _best(database, name)
         except LookupError as error:
             return _json(HTTPStatus.NOT_FOUND, {"reason": str(error)})
@@ -78,6 +78,20 @@ def build_routes(database: Database, study: str, upkeep: Upkeep) -> "WSGIApplica
         app.route(path, "GET", answer)
     application: WSGIApplication = app
     return application
+
+
+def _asked_study(default: str) -> str:
+    """The study that the request names, else `default`.
+
+    Raises:
+        LookupError: What it names is no text.
+    """
+    if not request.query.get("study"):
+        return default
+    name: str | None = request.query.getunicode("study")
+    if name is None:
+        raise LookupError("the study's name in ?study= is no UTF-8 text")
+    return name
 
 
 def _best(database: Database, name: str) -> tuple[dict[str, Any], NamedFile]:
