@@ -21,6 +21,8 @@ from trainer.recipe import ARTICLE, LIMITS, Recipe
 
 SETTINGS_KEY: Final = "cnn_search"
 """Study user attribute: the settings, as `Settings.to_dict` gives them."""
+IDENTITY_KEY: Final = "cnn_search:identity"
+"""Study system attribute that no two studies share: SQLite gives a deleted study's id to the next one."""
 METRIC: Final = "validation accuracy"
 MAX_RETRIES: Final = 5
 """How often a trial may lose its worker, or fail in a way that can pass, without an epoch in between."""
@@ -150,7 +152,7 @@ def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple
             settings = wishes.settings()
             with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
                 study.set_metric_names([METRIC])
-            for key, value in note_attrs(name).items():
+            for key, value in {**note_attrs(name), IDENTITY_KEY: uuid4().hex}.items():
                 database.storage.set_study_system_attr(study._study_id, key, value)
             study.set_user_attr(SETTINGS_KEY, settings.to_dict())
         if not study.get_trials(deepcopy=False):

@@ -80,8 +80,8 @@ def summarise_trial(trial: FrozenTrial) -> TrialSummary:
         started=trial.datetime_start,
         ended=trial.datetime_complete,
         note=_note(trial),
-        seconds=trial.user_attrs.get(SECONDS_KEY),
-        retries=trial.user_attrs.get(RETRIES_KEY, {}).get("total", 0),
+        seconds=_seconds(trial.user_attrs),
+        retries=_retries(trial.user_attrs),
         has_model=state == "complete" and _has_model(trial.system_attrs),
     )
 
@@ -111,8 +111,20 @@ def _recipe(user_attrs: dict[str, Any]) -> Recipe | None:
     """The recipe that the trial's worker recorded; None too where another version's cannot be read."""
     try:
         return Recipe.from_dict(user_attrs[RECIPE_KEY])
-    except (KeyError, RecipeError):
+    except (KeyError, TypeError, RecipeError):
         return None
+
+
+# What other programs may have set is read with care: one odd trial must not hide the others.
+def _retries(user_attrs: dict[str, Any]) -> int:
+    recorded = user_attrs.get(RETRIES_KEY)
+    total = recorded.get("total") if isinstance(recorded, dict) else None
+    return total if isinstance(total, int) else 0
+
+
+def _seconds(user_attrs: dict[str, Any]) -> float | None:
+    seconds = user_attrs.get(SECONDS_KEY)
+    return seconds if isinstance(seconds, int | float) else None
 
 
 def _note(trial: FrozenTrial) -> str:

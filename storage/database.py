@@ -132,6 +132,16 @@ class Database:
 
         return self.retries.run(transaction)
 
+    def forget_study(self, study_id: int) -> None:
+        """Drop what was read of a study, which is another one by now or none."""
+        # As Optuna's cache does when it deletes a study itself.
+        cache: Any = self.storage
+        with cache._lock:
+            if (known := cache._studies.pop(study_id, None)) is not None:
+                for number in known.trials:
+                    trial_id = cache._study_id_and_number_to_trial_id.pop((study_id, number), None)
+                    cache._trial_id_to_study_id_and_number.pop(trial_id, None)
+
     def ping(self) -> None:
         """See that the database answers.
 

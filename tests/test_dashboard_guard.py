@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
@@ -387,3 +388,30 @@ def test_answers_of_the_guards_own_are_json_of_known_length() -> None:
 def test_only_loopback_is_this_machine(host: str, local: bool) -> None:
     """Whatever cannot be told is not."""
     assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/studies/1/ren\xffame"),
+        ("DELETE", "/api/art\xffifacts/2/2/0a"),
+        ("GET", "/art\xffifacts/1/1/0a"),
+    ],
+)
+@pytest.mark.parametrize("allow_edits", [False, True])
+def test_a_path_that_is_no_text_is_refused(method: str, path: str, allow_edits: bool) -> None:
+    """Bottle drops such bytes, and would find a route where the rules see none."""
+    passed: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        passed.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return []
+
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": "localhost"}
+    setup_testing_defaults(environ)
+    started: list[str] = []
+    body = guard(app, Access(allow_edits=allow_edits))(environ, lambda status, *_: started.append(status))
+
+    assert (started, passed) == (["400 Bad Request"], [])
+    assert json.loads(b"".join(body)) == {"reason": "the path is no UTF-8 text"}

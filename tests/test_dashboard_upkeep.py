@@ -143,10 +143,10 @@ def test_a_living_workers_trial_stays_its_own(shown: Shown, dashboard: Dashboard
 @BOTH
 def test_trials_are_read_again(shown: Shown, dashboard: Dashboard) -> None:
     """Each look is of now; what is seen changes with states, reports, retries, attributes, and only so."""
-    seen = [dashboard.upkeep.seen(shown.study_id)]
+    seen = [dashboard.upkeep.fingerprint(shown.study_id)]
 
     def differs() -> bool:
-        seen.append(dashboard.upkeep.seen(shown.study_id))
+        seen.append(dashboard.upkeep.fingerprint(shown.study_id))
         return seen[-1] != seen[-2]
 
     assert not differs()
@@ -175,7 +175,7 @@ def test_studies_come_and_go(shown: Shown, database: Database, dashboard: Dashbo
 
     database.storage.delete_study(other.study_id)
     assert set(dashboard.upkeep.look()) == {"cifar10"}
-    assert dashboard.upkeep.seen(other.study_id) is None
+    assert dashboard.upkeep.fingerprint(other.study_id) is None
     assert not watched["other"].keeper._thread.is_alive()
 
     again = make_study(database, "other")
@@ -186,11 +186,11 @@ def test_studies_come_and_go(shown: Shown, database: Database, dashboard: Dashbo
     assert now["cifar10"] is watched["cifar10"]
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@BOTH
 def test_a_study_that_is_deleted_and_made_anew_between_two_looks_is_another(
     shown: Shown, database: Database, url: str, dashboard: Dashboard
 ) -> None:
-    """Its trials are not the former one's. SQLite gives it the same id, by which Optuna's cache goes."""
+    """Its trials are not the former one's, though SQLite gives it the same id, as Optuna's cache knows it."""
     (before,) = dashboard.upkeep.look().values()
     assert len(before.trials) == 3
     database.storage.delete_study(shown.study_id)
@@ -210,7 +210,7 @@ def test_other_programs_studies_are_left_alone(shown: Shown, database: Database,
     storage_.create_new_trial(foreign)
     with Dashboard(url) as dashboard:
         assert set(dashboard.upkeep.look()) == {"cifar10"}
-        assert dashboard.upkeep.seen(foreign) is None
+        assert dashboard.upkeep.fingerprint(foreign) is None
         assert len(dashboard.get(f"/api/studies/{foreign}").json["trials"]) == 1
     assert storage_.get_study_system_attrs(foreign) == {}
 
@@ -223,7 +223,7 @@ def test_a_study_of_another_version_does_not_hide_the_others(
     other.opened.study.set_user_attr("cnn_search", {"space": {"from": "the future"}})
 
     assert set(dashboard.upkeep.look()) == {"cifar10"}
-    assert dashboard.upkeep.seen(other.study_id) is None
+    assert dashboard.upkeep.fingerprint(other.study_id) is None
     assert dashboard.get("/metrics").status == 200
     assert dashboard.get(f"/api/studies/{other.study_id}", Accept_Encoding="gzip").status == 200
 
@@ -371,13 +371,13 @@ def test_two_trials_that_change_places_are_a_change(shown: Shown, dashboard: Das
     """One is handed back, another taken: as many wait and run as before."""
     first = shown.ask()
     shown.opened.study.enqueue_trial({})
-    before = dashboard.upkeep.seen(shown.study_id)
+    before = dashboard.upkeep.fingerprint(shown.study_id)
 
     shown.ask()
     claimed = shown.opened.database.claimed(shown.opened.artifacts, first._trial_id)
     claimed.hand_back(None, {})
 
-    assert dashboard.upkeep.seen(shown.study_id) != before
+    assert dashboard.upkeep.fingerprint(shown.study_id) != before
 
 
 def test_a_kept_answer_catches_up_with_the_last_trial(
@@ -393,7 +393,7 @@ def test_a_kept_answer_catches_up_with_the_last_trial(
 
     monkeypatch.setattr("optuna_dashboard._storage.datetime", Now)
     app = Prepared(
-        compress(wsgi(dashboard.database.storage)), dashboard.upkeep.seen, lambda: now[0].timestamp()
+        compress(wsgi(dashboard.database.storage)), dashboard.upkeep.fingerprint, lambda: now[0].timestamp()
     )
 
     def get(after: int) -> list[str]:

@@ -48,6 +48,7 @@ def dashboard(
     password = _read_password(password_file, no_password)
     from search.dashboard.guard import LOOPBACK_NAMES, Access, host_name, is_loopback
 
+    host = host.strip("[]")
     local = is_loopback(host)
     if not local and password is None and not no_password:
         raise click.UsageError(
@@ -70,7 +71,8 @@ def dashboard(
         prepare(app, database, access)
         click.echo(f"{server.url}/dashboard")
         say("read-only; Ctrl-C stops" if not allow_edits else "changes are allowed; Ctrl-C stops")
-        server.run()
+        if not stop.requested:
+            server.run()
     except KeyboardInterrupt:
         # Before the server could hear it.
         pass
@@ -83,14 +85,15 @@ class _Stop:
     """Ends the server on SIGTERM as on Ctrl-C, and tells which it was."""
 
     def __init__(self) -> None:
-        self.by_user = False
+        self.requested = self.by_user = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # `nohup` ignores one of them, and means it.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._stop)
 
     def _stop(self, number: int, _: object) -> None:
-        self.by_user = number == signal.SIGINT
+        # An exception can be swallowed where it comes, in a destructor; the flag cannot.
+        self.requested, self.by_user = True, number == signal.SIGINT
         raise KeyboardInterrupt
 
 
@@ -104,10 +107,12 @@ def _read_password(path: Path | None, no_password: bool) -> str | None:
     if path is None:
         if given == "":
             raise click.UsageError(f"{PASSWORD_VARIABLE} is empty; put a password into it, or unset it")
+        if given is not None and not given.isprintable():
+            raise click.UsageError(f"{PASSWORD_VARIABLE} holds what nobody can type; put plain text into it")
         return given
     try:
         # Editors end a file with a line break, which nobody types.
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        password = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise click.UsageError(f"--password-file {path} cannot be read: {reason}") from error

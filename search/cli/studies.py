@@ -79,12 +79,15 @@ def _watch_status(opened: "OpenStudy") -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from search.errors import StudyError
     from storage.outages import DATABASE_ERRORS, explain
 
     with Live(console=make_console(stderr=False), screen=True, auto_refresh=False) as live:
         while True:
             try:
                 parts = _status_parts(opened)
+            except KeyError as error:
+                raise StudyError(f"study {opened.study.study_name!r} is no more") from error
             except DATABASE_ERRORS as error:
                 parts = [f"{opened.database.shown_url}: {explain(error)}; trying on"]
             parts += ["", f"every {WATCH_SECONDS} s, last at {time.strftime('%X')}; Ctrl-C ends"]

@@ -1,4 +1,8 @@
-"""The dashboard as one application, and the server that it runs in."""
+"""The dashboard as one application, and the server that it runs in.
+
+A request passes the guard, then what explains failures, what keeps the slow answer, what compresses; then it
+is optuna-dashboard's or, by its path, one of this project's own routes.
+"""
 
 import logging
 import os
@@ -92,7 +96,7 @@ def build_app(database: Database, study: str, access: Access, upkeep: Upkeep) ->
         app = ours if environ.get("PATH_INFO") in PATHS else theirs
         return app(environ, start_response)
 
-    return guard(_explaining(Prepared(compress(choose), upkeep.seen)), access)
+    return guard(_explaining(Prepared(compress(choose), upkeep.fingerprint)), access)
 
 
 def _explaining(app: "WSGIApplication") -> "WSGIApplication":
@@ -106,6 +110,12 @@ def _explaining(app: "WSGIApplication") -> "WSGIApplication":
             LOG.warning("%s: %s", environ.get("PATH_INFO"), explain(error))
             return answer_json(
                 start_response, "503 Service Unavailable", {"reason": "the database or a file in it fails"}
+            )
+        # The server's own answer would lack the headers.
+        except Exception:
+            LOG.exception("%s", environ.get("PATH_INFO"))
+            return answer_json(
+                start_response, "500 Internal Server Error", {"reason": "a fault; see the log"}
             )
 
     return explained

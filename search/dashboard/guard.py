@@ -77,7 +77,8 @@ def guard(app: "WSGIApplication", access: Access) -> "WSGIApplication":
 
     def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        refused = None if path in OPEN_PATHS else _refuse(access, environ, path)
+        is_open = path in OPEN_PATHS and environ["REQUEST_METHOD"] in READING
+        refused = None if is_open else _refuse(access, environ, path)
         start = _with_headers(start_response, path)
         if refused is None:
             return app(environ, start)
@@ -92,6 +93,11 @@ Refusal = Callable[["StartResponse"], Iterable[bytes]]
 def _refuse(access: Access, environ: "WSGIEnvironment", path: str) -> Refusal | None:
     """How to refuse the request; None for a request that may pass."""
     host = environ.get("HTTP_HOST", "")
+    try:
+        path.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        # Bottle drops such bytes, and takes the rest for a path that the rules below have not seen.
+        return _refusal("400 Bad Request", "the path is no UTF-8 text")
     if access.hosts is not None and _without_port(host) not in access.hosts:
         return _refusal("403 Forbidden", f"this dashboard is not called {host!r}; use {access.hosts[0]}")
     if access.password is not None and not _knows(access.password, environ):

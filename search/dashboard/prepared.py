@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,7 @@ LOCKS: Final = 16
 class _Answer:
     headers: list[tuple[str, str]]
     body: bytes
-    seen: Hashable
+    seen: str | None
     is_lasting: bool
     time: float
 
@@ -35,21 +35,21 @@ class Prepared:
     def __init__(
         self,
         app: "WSGIApplication",
-        look: Callable[[int], Hashable | None],
+        fingerprint: Callable[[int], str | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep answers of `app`.
 
         Args:
             app: Answers GET of a study, compressed.
-            look: Something that is equal as long as a study's answer is, by the study's id; None where that
-                cannot be told.
+            fingerprint: Equal as long as a study's answer is, by the study's id; None where that cannot be
+                told.
             clock: Tells seconds.
         """
-        self._app, self._look, self._clock = app, look, clock
+        self._app, self._fingerprint, self._clock = app, fingerprint, clock
         self._answers: dict[int, _Answer] = {}
         # What was seen last of a study, and since when. Who is in here has been asked about.
-        self._sightings: dict[int, tuple[Hashable | None, float]] = {}
+        self._sightings: dict[int, tuple[str | None, float]] = {}
         self._locks = [threading.Lock() for _ in range(LOCKS)]
         self._changes = 0
 
@@ -62,7 +62,7 @@ class Prepared:
             return self._pass(environ, start_response)
         # Of several that ask at once, one works and the others wait for what it finds.
         with self._locks[study_id % LOCKS]:
-            seen, changes = self._look(study_id), self._changes
+            seen, changes = self._fingerprint(study_id), self._changes
             answer = self._answers.get(study_id)
             if answer is None or not self._is_good(answer, seen):
                 answer, body = self._ask(environ, start_response, study_id, seen)
@@ -92,7 +92,7 @@ class Prepared:
             self._changes += 1
             self._answers.clear()
 
-    def _is_good(self, answer: _Answer, seen: Hashable | None) -> bool:
+    def _is_good(self, answer: _Answer, seen: str | None) -> bool:
         is_fresh = self._clock() - answer.time < FRESH_SECONDS
         return is_fresh or (answer.is_lasting and seen is not None and answer.seen == seen)
 
@@ -101,7 +101,7 @@ class Prepared:
         environ: "WSGIEnvironment",
         start_response: "StartResponse",
         study_id: int,
-        seen: Hashable | None,
+        seen: str | None,
     ) -> tuple[_Answer | None, list[bytes]]:
         """The application's answer; where it is no good one, None and the body of what was started."""
         began: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ from bottle import Bottle, HTTPResponse, request
 
 from search.dashboard.metrics import render_metrics
 from search.dashboard.upkeep import Upkeep
-from search.errors import StudyError
+from search.errors import SearchError
 from search.report import trial_json
 from search.study import OpenStudy, open_study
 from search.summary import best_trial, summarise_trials
@@ -41,7 +42,7 @@ def build_routes(database: Database, study: str, upkeep: Upkeep) -> "WSGIApplica
         tag = f'"{hashlib.sha256(file.content).hexdigest()}"'
         # What is best changes: whoever keeps a copy asks again.
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if tag in request.headers.get("If-None-Match", ""):
+        if {tag, "*"} & set(re.split(r"[\s,]+(?:W/)?", f" {request.headers.get('If-None-Match', '')}")):
             return HTTPResponse(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         headers["Content-Disposition"] = f'attachment; filename="{quote(file.filename)}"'
         return _answer(HTTPStatus.OK, file.content, file.mimetype, headers)
@@ -105,7 +106,7 @@ def _best(database: Database, name: str) -> tuple[dict[str, Any], NamedFile]:
         raise LookupError("no study's name has a NUL in it")
     try:
         opened: OpenStudy = open_study(database, name)
-    except StudyError as error:
+    except SearchError as error:
         raise LookupError(str(error)) from error
     trials = summarise_trials(opened.study)
     best = best_trial(trials)
