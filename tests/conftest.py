@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,11 @@ from postgres import PostgresServer
 from sqlalchemy.engine import make_url
 
 from storage.database import Database, open_database
+
+# Started in the background or under `nohup`, these would be ignored by every process that a test starts.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 COMMAND = str(Path(sys.executable).with_name("cnn-search"))
 """The installed command of the environment that the tests run in."""

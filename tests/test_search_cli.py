@@ -134,7 +134,7 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
             ["run", "--artifacts", "http://h/x"],
             ["'http://h/x'", "leave it out to keep files in the database"],
         ),
-        (["worker", "--artifacts", "s3://key:secret@b"], ["artifacts 's3://***'"]),
+        (["worker", "--artifacts", "s3://key:secret@b"], ["artifacts 's3:***'"]),
         (["run", "--speed", "9"], ["No such option", "--speed"]),
         (["run", "--storage", "mysql://x"], ["'mysql://x': mysql is not supported; give sqlite:///file.db"]),
         (["run", "--space", "artcle"], ["artcle"]),

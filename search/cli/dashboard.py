@@ -22,7 +22,13 @@ EDIT_BYTES: Final = 16 << 20
 @storage_option
 @study_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0: any free.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8080,
+    show_default=True,
+    help="Port; 0 for any that is free.",
+)
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path),

@@ -38,8 +38,10 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Print what went wrong; what click quotes from the command line may hold a password."""
-    click.echo(f"cnn-search: {mask_passwords(message)}", err=True)
+    """Print what went wrong; what it quotes from the command line may hold a password."""
+    for argument in sys.argv:
+        message = message.replace(argument, mask_passwords(argument))
+    click.echo(f"cnn-search: {message}", err=True)
 
 
 def make_console(*, stderr: bool) -> "Console":
@@ -75,9 +77,9 @@ def format_options(given: Mapping[str, object]) -> str:
     return "".join(parts)
 
 
-def mask_passwords(text: str) -> str:
-    """The text without the passwords of the URLs in it."""
-    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
+def mask_passwords(argument: str) -> str:
+    """An argument of the command line without the password of the URL in it."""
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", argument)
 
 
 def hide_passwords() -> None:
