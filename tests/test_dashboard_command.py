@@ -199,6 +199,7 @@ def test_password_and_no_password_contradict_each_other(cli: Cli, stored: str, t
         (b"", "is empty; put a password into it"),
         (b"\n", "is empty; put a password into it"),
         (b"\r\n\n", "is empty; put a password into it"),
+        (b"\xef\xbb\xbf\n", "is empty; put a password into it"),
         (b"\xff\xfe", "cannot be read: it is no UTF-8 text"),
         ("folder", "cannot be read: Is a directory"),
     ],

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from search.dashboard.compress import compress
 from search.dashboard.prepared import Prepared
 from search.dashboard.upkeep import Upkeep
 from search.published_progress import FIGURES
-from search.study import open_study
+from search.study import SETTINGS_KEY, open_study
 from storage.database import Database, open_database
 from storage.outages import DATABASE_ERRORS
 from storage.published import FIGURE_PREFIX, VERSION_PREFIX
@@ -410,3 +411,72 @@ def test_a_kept_answer_catches_up_with_the_last_trial(
     assert get(after=0) == ["Complete", "Complete", "Running"]
     now[0] += timedelta(hours=1)
     assert get(after=0) == ["Complete"] * 3
+
+
+@pytest.mark.parametrize(
+    "odd", [{"retries": "x"}, {"retries": {"total": "x"}}, {"recipe": 5}, {"seconds": "abc"}, {"worker": 1}]
+)
+def test_odd_attributes_of_a_trial_hide_nothing(
+    shown: Shown, dashboard: Dashboard, odd: dict[str, Any]
+) -> None:
+    """Another program may set what it likes; the study is shown and measured all the same."""
+    trial = shown.ask(0.5)
+    for key, value in odd.items():
+        trial.set_user_attr(key, value)
+    shown.finish(trial, 0.9)
+
+    assert dashboard.upkeep.look()["cifar10"].trials[-1].value == 0.9
+    assert dashboard.get("/best.json").json["value"] == 0.9
+    assert dashboard.get("/metrics").status == 200
+
+
+def test_a_study_that_cannot_be_looked_at_hides_no_other(
+    shown: Shown, database: Database, dashboard: Dashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is complained of once, and the upkeep goes on."""
+    odd = database.storage.create_new_study(list(shown.opened.study.directions), "odd")
+    database.storage.set_study_user_attr(odd, SETTINGS_KEY, {"space": "of another version"})
+
+    for _ in range(3):
+        assert set(dashboard.upkeep.look()) == {"cifar10"}
+
+    assert caplog.text.count("study 'odd' is not watched") == 1
+
+
+@BOTH
+def test_those_who_wait_for_a_failing_look_fail_with_it(
+    shown: Shown, dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten visitors of a database that is away lose patience together, not one after the other."""
+    looks = []
+    entered, failed = threading.Event(), threading.Event()
+
+    def fail(_: object) -> None:
+        looks.append(1)
+        entered.set()
+        failed.wait(30)
+        raise sqlalchemy.exc.OperationalError("SELECT", {}, Exception("nobody listens there"))
+
+    monkeypatch.setattr(Upkeep, "_look", fail)
+    errors: list[Exception] = []
+
+    def visit() -> None:
+        try:
+            dashboard.upkeep.look()
+        except sqlalchemy.exc.OperationalError as error:
+            errors.append(error)
+
+    visitors = [threading.Thread(target=visit) for _ in range(10)]
+    visitors[0].start()
+    assert entered.wait(30)
+    for visitor in visitors[1:]:
+        visitor.start()
+    # All of them wait for the lock by now, or come to it before the first one fails.
+    time.sleep(0.5)
+    failed.set()
+    for visitor in visitors:
+        visitor.join(30)
+
+    assert (len(errors), len(looks)) == (10, 1)
+    monkeypatch.undo()
+    assert set(dashboard.upkeep.look()) == {"cifar10"}
