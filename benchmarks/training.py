@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING
 
 from machine import describe_machine
 
-from search.events import StepsDone, TrialEnded
+from search.events import StepsDone
 from search.runtime import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
     import torch
+    from optuna.trial import Trial
 
     from search.events import Event
+    from search.worker import Worker
 
 BATCH = 64
 EPOCH_STEPS = 625
@@ -242,17 +244,18 @@ def measure_starts() -> dict[str, float]:
     began, seconds = time.perf_counter(), []
 
     def note(event: "Event") -> None:
-        nonlocal began
-        match event:
-            case StepsDone(done=1):
-                seconds.append(time.perf_counter() - began)
-            case TrialEnded():
-                # The worker's next act is to ask.
-                began = time.perf_counter()
+        if isinstance(event, StepsDone) and event.done == 1:
+            seconds.append(time.perf_counter() - began)
 
-    def start() -> None:
-        nonlocal began
-        began = time.perf_counter()
+    def start(worker: "Worker") -> None:
+        ask = worker._study.ask
+
+        def timed_ask() -> "Trial":
+            nonlocal began
+            began = time.perf_counter()
+            return ask()
+
+        worker._study.ask = timed_ask
 
     # Each step is told.
     run_worker(optimizers, note, start, train_samples=10 * BATCH, steps_per_call=1)
@@ -264,14 +267,14 @@ def measure_peak() -> dict[str, float]:
     """Peak memory of a worker that trains, stores and scores one epoch of each optimizer, on all images."""
     from trainer.recipe import OPTIMIZERS
 
-    run_worker(OPTIMIZERS, lambda _: None, lambda: None)
+    run_worker(OPTIMIZERS, lambda _: None, lambda _: None)
     return {"peak_bytes": memory_bytes("VmHWM")}
 
 
 def run_worker(
     optimizers: Sequence[str],
     emit: Callable[["Event"], None],
-    on_start: Callable[[], None],
+    on_start: Callable[["Worker"], None],
     *,
     train_samples: int | None = None,
     steps_per_call: int | None = None,
@@ -300,7 +303,7 @@ def run_worker(
             opened.study.enqueue_trial({"optimizer": optimizer})
         database.limit_trials(opened.study, 1 + len(rest))
         worker = Worker(opened, load(), emit, precision=choose_precision())
-        on_start()
+        on_start(worker)
         worker.run()
         database.close()
 

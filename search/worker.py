@@ -26,6 +26,8 @@ from trainer.training import Trainer
 
 FAILURES_IN_A_ROW: Final = 3
 """A worker that fails this many trials one after another is broken itself, and ends."""
+YARDSTICK: Final = 0
+"""The article's own recipe, which every study trains to its end: what others are compared with."""
 REST_SECONDS: Final = 1.0
 """How often a worker without a trial looks for one, and how long it rests after a failure that may pass."""
 
@@ -174,7 +176,9 @@ class Worker:
             self._progress.update()
             if state.epoch < recipe.epochs:
                 # Where an earlier run got further, Optuna would judge by that run's last epoch.
-                if is_new and trial.should_prune():
+                # Asked in any case, because the pruner learns from it too.
+                is_bad = is_new and trial.should_prune()
+                if is_bad and trial.number != YARDSTICK:
                     return True
                 if self._time_is_up():
                     raise Interrupted

@@ -339,7 +339,7 @@ def test_help_says_what_is_safe_and_what_is_not() -> None:
     text = " ".join(helped.out.split())
     for words in (
         "Address to listen on. [default: 127.0.0.1]",
-        "0: any free. [default: 8080",
+        "0 for any that is free. [default: 8080",
         "Ask visitors for the password in this file. [or: CNN_SEARCH_DASHBOARD_PASSWORD",
         "Listen beyond this machine without a password.",
         "Let visitors change notes, delete studies and so on.",

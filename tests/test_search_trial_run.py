@@ -647,3 +647,19 @@ def _number(event: Event) -> int | None:
 
 def _without_seconds(row: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def test_the_yardstick_is_never_pruned(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial 0, the article's recipe, is trained to its end whatever the pruner says, which hears of it."""
+    asked: list[int] = []
+
+    def prune(trial: optuna.Trial) -> bool:
+        asked.append(trial.number)
+        return True
+
+    monkeypatch.setattr("optuna.trial.Trial.should_prune", prune)
+    opened = open_sample_study(database)
+    work(opened, 2)
+
+    assert [trial.state for trial in opened.study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert asked == [0] * (EPOCHS - 1) + [1]
