@@ -101,7 +101,7 @@ def compare_processes() -> None:
     print(f"peak resident memory, GB{peak['peak_bytes'] / 1e9:44.2f}{fit['peak_bytes'] / 1e9:10.2f}")
     print("(worker: an epoch of each of five optimizers on all images, stored and scored)")
     many = run_part("many")
-    after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("20", "100", "200"))
+    after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("50", "100", "150", "200"))
     print(f"\n200 short trials in one process: {after}; {many['traces']} programs traced")
 
 
@@ -339,6 +339,7 @@ def measure_fit() -> dict[str, float]:
 def measure_many() -> dict[str, float]:
     """Resident memory over 200 short trials of all optimizers, stored and scored as a worker does."""
     start_tensorflow()
+    from search.worker import TRIALS_OF_KERNELS
     from trainer.data import load
     from trainer.evaluation import Evaluator
     from trainer.model import forget_models
@@ -361,9 +362,10 @@ def measure_many() -> dict[str, float]:
         )
         model = trainer.train(recipe).build_model()
         evaluator.score(model_from_bytes(model_to_bytes(model)))
-        forget_models()
-        if number in (20, 100, 200):
+        # Before the kernels are freed, that is at the most.
+        if number in (50, 100, 150, 200):
             resident[str(number)] = memory_bytes("VmRSS")
+        forget_models(kernels=number % TRIALS_OF_KERNELS == 0)
     return {**resident, "traces": trainer.traces}
 
 
