@@ -2,13 +2,14 @@
 
     .venv/bin/python benchmarks/training.py [--rounds 5] [--steps 300]
 
-Each round runs every contestant for the same number of steps of 64 images, in one process, one after another;
-ratios are taken round by round, so that a machine that slows down slows all of them. Then, each in a
-fresh process: the time from asking for a trial to the end of its first step, and peak memory, both of a whole
-worker with its study in SQLite.
+Each round runs every contestant for the same number of steps of 64 images, one after another, each in a
+process of its own that lives through all rounds; ratios are taken round by round, so that a machine that
+slows down slows all of them. Then, each in a fresh process: the time from asking for a trial to the end of
+its first step, and peak memory, both of a whole worker with its study in SQLite.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -19,20 +20,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contestants import BATCH, CONTESTANTS, article_model, serve
 from machine import describe_machine
 
 from search.events import StepsDone
 from search.runtime import start_tensorflow
 
 if TYPE_CHECKING:
-    import keras
-    import torch
     from optuna.trial import Trial
 
     from search.events import Event
     from search.worker import Worker
 
-BATCH = 64
 EPOCH_STEPS = 625
 
 
@@ -42,9 +41,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300, help=f"at most {EPOCH_STEPS}")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not 1 <= options.steps <= EPOCH_STEPS:
         parser.error(f"--steps must be 1 to {EPOCH_STEPS}, an epoch")
+    if options.contestant is not None:
+        serve(options.contestant, options.steps)
+        return
     if options.part is not None:
         print(json.dumps(PARTS[options.part]()))
         return
@@ -55,31 +58,47 @@ def main() -> None:
 
 def compare_steps(rounds: int, steps: int) -> None:
     """Milliseconds a step, alternating."""
-    start_tensorflow()
-    contestants = {
-        "article: compile + fit, float32": fit_runner(steps),
-        "engine, float32": engine_runner("float32", steps),
-        "engine, bfloat16": engine_runner("bfloat16", steps),
-        **torch_runners(steps),
-    }
-    for run in contestants.values():
-        run()
+    has_torch = importlib.util.find_spec("torch") is not None
+    if not has_torch:
+        print("PyTorch is not installed (pip install '.[bench]'): left out")
+    names = [name for name in CONTESTANTS if has_torch or not name.startswith("PyTorch")]
+    contestants = {name: start_contestant(name, steps) for name in names}
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
-        for name, run in contestants.items():
-            # Idle threads of whoever ran before may spin for a while.
-            time.sleep(1)
-            began = time.perf_counter()
-            run()
-            times[name].append(1000 * (time.perf_counter() - began) / steps)
+        for name, contestant in contestants.items():
+            times[name].append(1000 * run_contestant(contestant) / steps)
+    for contestant in contestants.values():
+        contestant.communicate()
     reference = next(iter(times.values()))
-    floor = measure_floor()
-    print(f"\n{'':34}{'ms a step':>12}{'min':>8}{'max':>8}{'times fit':>11}")
+    floor = run_part("floor")
+    print(f"\n{'':34}{'ms a step':>12}{'min':>8}{'max':>8}{'times fit':>11}{'by the best':>13}")
     for name, values in times.items():
         ratio = statistics.median(a / b for a, b in zip(reference, values, strict=True))
-        print(f"{name:34}{statistics.median(values):12.1f}{min(values):8.1f}{max(values):8.1f}{ratio:9.2f}x")
+        best = min(reference) / min(values)
+        spread = f"{statistics.median(values):12.1f}{min(values):8.1f}{max(values):8.1f}"
+        print(f"{name:34}{spread}{ratio:10.2f}x{best:12.2f}x")
     for precision, milliseconds in floor.items():
         print(f"{'floor, ' + precision:34}{milliseconds:12.1f}   3.92 GFLOP at this machine's matmul rate")
+    print("(times fit: median of the rounds' ratios; by the best: of each one's fastest round)")
+
+
+def start_contestant(name: str, steps: int) -> "subprocess.Popen[str]":
+    """A process that is that contestant, warmed up."""
+    command = [sys.executable, __file__, "--contestant", name, "--steps", str(steps)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit(f"{name}: ended before it began")
+    return process
+
+
+def run_contestant(process: "subprocess.Popen[str]") -> float:
+    """Seconds of its steps, run now."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def compare_processes() -> None:
@@ -114,113 +133,12 @@ def run_part(part: str) -> dict[str, float]:
     return result
 
 
-def engine_runner(precision: str, steps: int) -> Callable[[], None]:
-    """This project's traced program."""
-    from trainer.data import load
-    from trainer.device import DeviceSplit
-    from trainer.engine import Engine
-    from trainer.recipe import ARTICLE
-
-    data = load()
-    engine = Engine(ARTICLE.optimizer, DeviceSplit.of(data.train), DeviceSplit.of(data.validation), precision)
-    engine.load(engine.begin(ARTICLE))
-
-    def run() -> None:
-        loss, _ = engine.run_steps(1, 0, steps)
-        loss.numpy()
-
-    return run
-
-
-def article_model() -> "keras.Model":
-    """The article's code: a Sequential model, compiled with SGD and categorical cross-entropy."""
-    import keras
-    from keras import layers
-
-    model = keras.Sequential([keras.Input((32, 32, 3))])
-    for filters, rate in ((32, 0.3), (64, 0.3), (128, 0.4)):
-        model.add(layers.Conv2D(filters, (3, 3), padding="same"))
-        model.add(layers.Activation("relu"))
-        model.add(layers.MaxPooling2D((2, 2)))
-        model.add(layers.Dropout(rate))
-    model.add(layers.Flatten())
-    model.add(layers.Dense(80))
-    model.add(layers.Activation("relu"))
-    model.add(layers.Dropout(0.3))
-    model.add(layers.Dense(10))
-    model.add(layers.Activation("softmax"))
-    optimizer = keras.optimizers.SGD(learning_rate=0.01, momentum=0.9, nesterov=False)
-    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def fit_runner(steps: int) -> Callable[[], None]:
-    """The article's `fit` on scaled float32 arrays and one-hot labels."""
-    import keras
-
-    from trainer.data import load
-
-    train = load().train.first(steps * BATCH)
-    images = train.images.astype("float32") / 255
-    labels = keras.utils.to_categorical(train.labels, 10)
-    model = article_model()
-
-    def run() -> None:
-        model.fit(images, labels, batch_size=BATCH, epochs=1, shuffle=True, verbose=0)
-
-    return run
-
-
-def torch_runners(steps: int) -> dict[str, Callable[[], None]]:
-    """The same network in PyTorch, channels last; nothing where PyTorch is not installed."""
-    try:
-        import torch
-    except ImportError:
-        print("PyTorch is not installed (pip install '.[bench]'): left out")
-        return {}
-    from torch import nn
-
-    from trainer.data import load
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    train = load().train
-    images = torch.from_numpy(train.images.copy()).to(device)
-    labels = torch.from_numpy(train.labels.copy()).long().to(device)
-
-    def build(dtype: "torch.dtype") -> Callable[[], None]:
-        blocks: list[nn.Module] = []
-        channels = 3
-        for filters, rate in ((32, 0.3), (64, 0.3), (128, 0.4)):
-            blocks += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
-            blocks += [nn.MaxPool2d(2), nn.Dropout(rate)]
-            channels = filters
-        head = [nn.Flatten(), nn.Linear(2048, 80), nn.ReLU(), nn.Dropout(0.3), nn.Linear(80, 10)]
-        model = nn.Sequential(*blocks, *head).to(device, memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        cross_entropy = nn.CrossEntropyLoss()
-
-        def run() -> None:
-            order = torch.randperm(len(images), device=device)
-            for step in range(steps):
-                batch = order[step * BATCH : (step + 1) * BATCH]
-                inputs = images[batch].permute(0, 3, 1, 2).float().div(255)
-                optimizer.zero_grad()
-                with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-                    loss = cross_entropy(model(inputs), labels[batch])
-                loss.backward()
-                optimizer.step()
-            loss.item()
-
-        return run
-
-    return {"PyTorch, float32": build(torch.float32), "PyTorch, bfloat16": build(torch.bfloat16)}
-
-
 def measure_floor() -> dict[str, float]:
     """Milliseconds that a step's 3.92 GFLOP would take at the rate of large matrix products, by precision.
 
     61.2 MFLOP an image (forward, backward to inputs and to weights; two a multiply-add), 64 images.
     """
+    start_tensorflow()
     import tensorflow as tf
 
     size = 2048
@@ -379,7 +297,13 @@ def memory_bytes(key: str) -> int:
     return 1024 * int(next(line for line in status.splitlines() if line.startswith(key)).split()[1])
 
 
-PARTS = {"starts": measure_starts, "peak": measure_peak, "fit": measure_fit, "many": measure_many}
+PARTS = {
+    "floor": measure_floor,
+    "starts": measure_starts,
+    "peak": measure_peak,
+    "fit": measure_fit,
+    "many": measure_many,
+}
 
 if __name__ == "__main__":
     main()

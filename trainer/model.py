@@ -96,11 +96,11 @@ def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimiz
 def forget_models(*, kernels: bool = False) -> None:
     """Free what is left of models that nobody uses any more; call between trials.
 
-    glibc keeps freed memory until told (malloc_trim(3)): storing and scoring a model leave tens of MB with it.
+    glibc keeps freed memory until told (malloc_trim(3)): storing and scoring a model leave tens of MB.
 
     Args:
-        kernels: Free TensorFlow's kernels too. Keras numbers the tensors of each model on, so that each leaves
-            0.3 MB of kernels that no other uses. Programs that were traced stay, but make theirs again at
+        kernels: Free TensorFlow's kernels too. Keras numbers the tensors of each model on, so that each
+            leaves 0.3 MB of kernels that no other uses. Programs that were traced stay, but make theirs again at
             their next step: 0.2 s (measured; what it clears:
             https://keras.io/api/utils/config_utils/#clear_session-function).
     """
