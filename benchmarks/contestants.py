@@ -39,10 +39,12 @@ def engine_runner(precision: str, steps: int) -> Callable[[], None]:
     from trainer.data import load
     from trainer.device import DeviceSplit
     from trainer.engine import Engine
+    from trainer.network import Network
     from trainer.recipe import ARTICLE
 
     data = load()
-    engine = Engine(ARTICLE.optimizer, DeviceSplit.of(data.train), DeviceSplit.of(data.validation), precision)
+    network = Network(precision, DeviceSplit.of(data.validation))
+    engine = Engine(ARTICLE.optimizer, network, DeviceSplit.of(data.train))
     engine.load(engine.begin(ARTICLE))
 
     def run() -> None:

@@ -74,12 +74,13 @@ def run_part(threads: int, steps: int, precision: str) -> None:
     from trainer.data import load
     from trainer.device import DeviceSplit
     from trainer.engine import Engine
+    from trainer.network import Network
     from trainer.precision import choose_precision
     from trainer.recipe import ARTICLE
 
     data = load()
     train, validation = DeviceSplit.of(data.train), DeviceSplit.of(data.validation)
-    engine = Engine(ARTICLE.optimizer, train, validation, choose_precision(precision))
+    engine = Engine(ARTICLE.optimizer, Network(choose_precision(precision), validation), train)
     engine.load(engine.begin(ARTICLE))
     engine.run_steps(1, 0, 20)[0].numpy()
     print("ready", flush=True)

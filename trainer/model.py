@@ -100,8 +100,8 @@ def forget_models(*, kernels: bool = False) -> None:
 
     Args:
         kernels: Free TensorFlow's kernels too. Keras numbers the tensors of each model on, so that each
-            leaves 0.3 MB of kernels that no other uses. Programs that were traced stay, but make theirs again at
-            their next step: 0.2 s (measured; what it clears:
+            leaves 0.3 MB of kernels that no other uses. Programs that were traced stay, but make theirs
+            again at their next step: 0.2 s (measured; what it clears:
             https://keras.io/api/utils/config_utils/#clear_session-function).
     """
     if kernels:

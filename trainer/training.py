@@ -15,6 +15,7 @@ from trainer.device import DeviceSplit
 from trainer.engine import Engine
 from trainer.errors import OutOfMemoryError
 from trainer.model import build_model, compile_model
+from trainer.network import Network
 from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, StateError, TrainingState
@@ -65,12 +66,14 @@ class Trainer:
         self.precision = precision
         self.validation = DeviceSplit.of(validation)
         self._train = DeviceSplit.of(train)
+        self._networks: dict[Precision, Network] = {}
         self._engines: dict[tuple[str, Precision], Engine] = {}
 
     @property
     def traces(self) -> int:
         """How often a program was traced so far, training or validation."""
-        return sum(engine.traces for engine in self._engines.values())
+        validation = sum(network.traces for network in self._networks.values())
+        return validation + sum(engine.traces for engine in self._engines.values())
 
     def train(
         self,
@@ -111,12 +114,14 @@ class Trainer:
     ) -> TrainingResult:
         if state is not None and state.recipe != recipe:
             raise StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
-        engine = self._engine(recipe.optimizer, self.precision if state is None else state.precision)
+        precision = self.precision if state is None else state.precision
+        network = self._network(precision)
+        engine = self._engine(recipe.optimizer, network)
         if state is None:
             state = engine.begin(recipe)
         engine.load(state)
         while state.epoch < recipe.epochs:
-            result = _train_epoch(engine, recipe, state.epoch + 1, on_steps)
+            result = _train_epoch(engine, network, recipe, state.epoch + 1, on_steps)
             former, state = state, engine.save(recipe, (*state.history, result))
             if not _is_finite(state):
                 return TrainingResult("diverged", former, result.epoch)
@@ -124,10 +129,15 @@ class Trainer:
                 return TrainingResult("stopped", state)
         return TrainingResult("finished", state)
 
-    def _engine(self, optimizer: str, precision: Precision) -> Engine:
-        key = (optimizer, precision)
+    def _network(self, precision: Precision) -> Network:
+        if precision not in self._networks:
+            self._networks[precision] = Network(precision, self.validation)
+        return self._networks[precision]
+
+    def _engine(self, optimizer: str, network: Network) -> Engine:
+        key = (optimizer, network.precision)
         if key not in self._engines:
-            self._engines[key] = Engine(optimizer, self._train, self.validation, precision)
+            self._engines[key] = Engine(optimizer, network, self._train)
         return self._engines[key]
 
 
@@ -142,7 +152,9 @@ def _is_finite(state: TrainingState) -> bool:
     return all(map(math.isfinite, losses)) and all(np.isfinite(array).all() for array in state.weights)
 
 
-def _train_epoch(engine: Engine, recipe: Recipe, epoch: int, on_steps: OnSteps | None) -> EpochResult:
+def _train_epoch(
+    engine: Engine, network: Network, recipe: Recipe, epoch: int, on_steps: OnSteps | None
+) -> EpochResult:
     began = time.perf_counter()
     loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
     for first in range(0, engine.steps, STEPS_PER_CALL):
@@ -151,7 +163,7 @@ def _train_epoch(engine: Engine, recipe: Recipe, epoch: int, on_steps: OnSteps |
         loss, hits = loss + more_loss, hits + more_hits
         if on_steps is not None:
             on_steps(epoch, last, engine.steps)
-    validation_loss, validation_accuracy = engine.validate()
+    validation_loss, validation_accuracy = network.validate()
     return EpochResult(
         epoch=epoch,
         loss=float(loss) / engine.images,

@@ -1,0 +1,52 @@
+"""The network that trials train, on the device, with the traced program that validates it."""
+
+import keras
+import tensorflow as tf
+
+from trainer.device import DeviceSplit
+from trainer.evaluation import BATCH, count_hits, scale
+from trainer.model import build_twin, dropout_rates
+from trainer.precision import Precision
+from trainer.recipe import Recipe
+
+
+class Network:
+    """The article's CNN in one precision, with one set of weights, those of the trial that is loaded.
+
+    Attributes:
+        model: `build_twin`'s.
+        precision: What it computes in.
+        rates: Dropout rates of the loaded trial, float32 (4,).
+        loss: Cross-entropy summed over a batch: labels int32 (n,), logits float32 (n, 10) to float32 ().
+        traces: How often the program was traced: once, whatever optimizers train the weights.
+    """
+
+    def __init__(self, precision: Precision, validation: DeviceSplit) -> None:
+        """The network, to be validated on that split."""
+        self.model = build_twin(precision)
+        self.precision = precision
+        self.rates = tf.Variable(tf.zeros([len(dropout_rates(Recipe()))]), trainable=False)
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+        self.traces = 0
+        self._validation = validation
+        self._run_validation = tf.function(self._trace_validation)
+
+    def validate(self) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in [0, 1] over the validation images."""
+        loss, hits = self._run_validation()
+        return float(loss) / len(self._validation), int(hits) / len(self._validation)
+
+    def _trace_validation(self) -> tuple[tf.Tensor, tf.Tensor]:
+        self.traces += 1
+        images, dtype = len(self._validation), tf.as_dtype(self.precision)
+        loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
+        seed = tf.zeros([2], tf.int64)
+        for begin in tf.range(0, images, BATCH):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            end = tf.minimum(begin + BATCH, images)
+            labels = self._validation.labels[begin:end]
+            inputs = scale(self._validation.images[begin:end], dtype)
+            logits = self.model([inputs, self.rates, seed], training=False)
+            loss += self.loss(labels, logits)
+            hits += count_hits(labels, logits)
+        return loss, hits
