@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
 MAX_EPOCHS ?= 8
+# More at once wait for each other; a file's tests share what they set up, so they stay together.
+TESTERS ?= $(shell n=`nproc 2>/dev/null || echo 2`; [ $$n -lt 4 ] && echo $$n || echo 4)
 
 .PHONY: search test check install lock clean
 
@@ -10,7 +12,7 @@ search: .venv/installed
 	$(BIN)/cnn-search run --minutes $(MINUTES) --max-epochs $(MAX_EPOCHS)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
