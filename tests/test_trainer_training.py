@@ -366,6 +366,34 @@ def test_a_state_goes_on_in_the_precision_that_it_began_in() -> None:
     assert not _same(taken_over, float32.train(RECIPE).state)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_xla_trains_to_nearly_the_same_state(precision: Precision) -> None:
+    """Same batches, the last one of another size, and same masks: what differs is rounding.
+
+    On a CPU, where nobody would want it; a GPU compiles the same program.
+    """
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    plain, compiled = (
+        Trainer(TRAIN, VALIDATION, precision, jit_compile=jit_compile).train(recipe)
+        for jit_compile in (False, True)
+    )
+    assert not _same(plain.state, compiled.state)
+    tolerance = {"float32": 1e-4, "bfloat16": 1e-2}[precision]
+    for ours, theirs in zip(plain.state.weights, compiled.state.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+    for one, other in zip(plain.history, compiled.history, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=tolerance)
+
+
+def test_xla_compiles_a_step_for_any_size_of_batch() -> None:
+    """Trials of other sizes share a trainer; the program around the step is traced once, as without XLA."""
+    trainer = Trainer(TRAIN.first(10), VALIDATION.first(5), jit_compile=True)
+    for batch_size in (5, 10):
+        recipe = dataclasses.replace(RECIPE, batch_size=batch_size, epochs=1)
+        assert trainer.train(recipe).status == "finished"
+    assert trainer.traces == 2
+
+
 def test_the_model_has_the_states_weights_and_optimizer(trainer: Trainer) -> None:
     """build_model gives stock layers, compiled, with weights, step count, step size and moments."""
     recipe = dataclasses.replace(RECIPE, optimizer="adam", epochs=2, dropout_dense=0.5)

@@ -28,8 +28,16 @@ class Engine:
         traces: How often the program was traced: once.
     """
 
-    def __init__(self, optimizer: str, network: Network, train: DeviceSplit) -> None:
-        """A program for that optimizer, network and split; others may share the network, one at a time."""
+    def __init__(
+        self, optimizer: str, network: Network, train: DeviceSplit, *, jit_compile: bool = False
+    ) -> None:
+        """A program for that optimizer, network and split; others may share the network, one at a time.
+
+        With `jit_compile`, XLA compiles the step, once for each size of batch that it meets. Not the loop
+        around the steps: XLA has no `stateless_shuffle`, and makes a batch whose size is a variable as large
+        as all training images (seen in its program, TensorFlow 2.21). For GPUs: on a CPU such a step takes
+        twenty times as long.
+        """
         self.images = len(train)
         self.steps = 0
         self.traces = 0
@@ -39,6 +47,11 @@ class Engine:
         self._optimizer_start = [variable.numpy() for variable in self._optimizer.variables]
         self._seed = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._batch_size = tf.Variable(1, dtype=tf.int32, trainable=False)
+        self._step = (
+            tf.function(self._train_batch, jit_compile=True, autograph=False)
+            if jit_compile
+            else self._train_batch
+        )
         self._run_steps = tf.function(self._trace_steps)
 
     def begin(self, recipe: Recipe) -> TrainingState:
@@ -83,7 +96,7 @@ class Engine:
         order = tf.random.experimental.stateless_shuffle(
             tf.range(images), self._stream(epoch * steps, SEEDS_PER_STEP - 1), alg="philox"
         )
-        batch_size, dtype = tf.identity(self._batch_size), tf.as_dtype(self._network.precision)
+        batch_size = tf.identity(self._batch_size)
         loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
         for step in tf.range(first, last):
             # Steps depend on one another; TensorFlow would still hold the tensors of ten of them.
@@ -91,18 +104,34 @@ class Engine:
             begin = tf.cast(step, tf.int32) * batch_size
             batch = order[begin : tf.minimum(begin + batch_size, images)]
             labels = tf.gather(self._train.labels, batch)
-            inputs = scale(tf.gather(self._train.images, batch), dtype)
-            with tf.GradientTape() as tape:
-                logits = self._model(
-                    [inputs, self._network.rates, self._stream(epoch * steps + step, 0)], training=True
-                )
-                total = self._network.loss(labels, logits)
-                mean = total / tf.cast(tf.size(labels), total.dtype)
-            gradients = tape.gradient(mean, self._model.trainable_variables)
-            self._optimizer.apply(gradients, self._model.trainable_variables)
-            loss += total
-            hits += count_hits(labels, logits)
+            more_loss, more_hits = self._step(
+                tf.gather(self._train.images, batch), labels, self._stream(epoch * steps + step, 0)
+            )
+            loss += more_loss
+            hits += more_hits
         return loss, hits
+
+    def _train_batch(
+        self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step of the optimizer.
+
+        Args:
+            images: uint8 (batch, 32, 32, 3).
+            labels: int32 (batch,).
+            seed: Of the dropout masks, int64 (2,).
+
+        Returns:
+            Summed cross-entropy, float32 (), and images classified rightly, int32 ().
+        """
+        inputs = scale(images, tf.as_dtype(self._network.precision))
+        with tf.GradientTape() as tape:
+            logits = self._model([inputs, self._network.rates, seed], training=True)
+            loss = self._network.loss(labels, logits)
+            mean = loss / tf.cast(tf.size(labels), loss.dtype)
+        gradients = tape.gradient(mean, self._model.trainable_variables)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        return loss, count_hits(labels, logits)
 
     def _stream(self, number: tf.Tensor, stream: int) -> tf.Tensor:
         """The seed, int64 (2,), of a random stream that no other step, epoch or trial's seed shares.

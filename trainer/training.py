@@ -61,9 +61,24 @@ class Trainer:
     Not for several threads at once: a program has one set of variables.
     """
 
-    def __init__(self, train: Split, validation: Split, precision: Precision = "float32") -> None:
-        """A trainer for these splits, images uint8 (n, 32, 32, 3) and labels uint8 (n,)."""
+    def __init__(
+        self,
+        train: Split,
+        validation: Split,
+        precision: Precision = "float32",
+        *,
+        jit_compile: bool = False,
+    ) -> None:
+        """A trainer for these splits, images uint8 (n, 32, 32, 3) and labels uint8 (n,).
+
+        Args:
+            train: What to train on.
+            validation: What to score each epoch on.
+            precision: What a training that begins here is done in.
+            jit_compile: Let XLA compile the steps (`trainer.engine.Engine`); for GPUs.
+        """
         self.precision = precision
+        self._jit_compile = jit_compile
         self.validation = DeviceSplit.of(validation)
         self._train = DeviceSplit.of(train)
         self._networks: dict[Precision, Network] = {}
@@ -86,7 +101,8 @@ class Trainer:
         """Train `recipe` to its last epoch, or until a callback stops it.
 
         The same recipe, machine and number of threads give the same weights, bit for bit, whether trained in
-        one go or continued from the state of any epoch, in this process or another.
+        one go or continued from the state of any epoch, in this process or another. On a GPU the same recipe
+        gives the same shuffling and masks, but sums in any order: the weights are near, not equal.
 
         Args:
             recipe: What to train.
@@ -137,7 +153,7 @@ class Trainer:
     def _engine(self, optimizer: str, network: Network) -> Engine:
         key = (optimizer, network.precision)
         if key not in self._engines:
-            self._engines[key] = Engine(optimizer, network, self._train)
+            self._engines[key] = Engine(optimizer, network, self._train, jit_compile=self._jit_compile)
         return self._engines[key]
 
 
