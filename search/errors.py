@@ -29,3 +29,11 @@ class OutputError(SearchError):
 
 class DashboardError(SearchError):
     """The dashboard cannot be served as asked."""
+
+
+class GpuError(SearchError):
+    """A worker cannot have a GPU that works: none is free, none may be used, or it fails."""
+
+
+class GpuUnusedError(GpuError):
+    """There is no GPU for this process, or not with this TensorFlow: nothing is broken."""
