@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from search.errors import GpuError
+
 MOST_WORKERS: Final = 8
 """More trials at once than these, and the sampler learns too late; an estimate."""
 WORKER_BYTES: Final = 1_500_000_000
 """Memory to have for each worker: its peak of 0.9 GB (docs/speed.md) and room for the system's caches."""
+NO_GPU: Final = "-1"
+"""CUDA_VISIBLE_DEVICES for a process that trains on the CPU: CUDA ignores all after an index that is none."""
 CONTROL_GROUP: Final = "sys/fs/cgroup"
 """Where a container sees the limits set on it (cgroup v2)."""
 
@@ -65,33 +69,50 @@ class Layout:
     threads: int
 
 
-def choose_layout(cores: int, workers: int | None = None, memory_bytes: int | None = None) -> Layout:
+def choose_layout(
+    cores: int, workers: int | None = None, memory_bytes: int | None = None, gpu_slots: int = 0
+) -> Layout:
     """Share `cores` among `workers`, or among as many as serve best.
 
     Steps of 64 small images give a second thread too little to do: on two cores two workers of one thread
     train 1.2 to 1.4 times as many steps as one worker of two (`benchmarks/workers.py`, docs/speed.md). So
-    there is a worker for each core, as far as memory and `MOST_WORKERS` go.
+    there is a worker for each core, as far as memory and `MOST_WORKERS` go; or, on GPUs, one for each
+    place on them, as far as memory goes.
 
     Args:
         cores: At least 1.
         workers: How many, at least 1; None to choose.
         memory_bytes: What is free; None for unknown.
+        gpu_slots: How many workers can have a GPU; 0 where they train on the CPU.
     """
-    room = MOST_WORKERS if memory_bytes is None else memory_bytes // WORKER_BYTES
-    chosen = max(1, min(cores, MOST_WORKERS, room)) if workers is None else workers
+    most = gpu_slots or min(cores, MOST_WORKERS)
+    room = most if memory_bytes is None else memory_bytes // WORKER_BYTES
+    chosen = max(1, min(most, room)) if workers is None else workers
     return Layout(chosen, max(1, cores // chosen))
 
 
-def start_tensorflow(threads: int | None = None) -> None:
+def read_visible_devices() -> str | None:
+    """CUDA_VISIBLE_DEVICES, the GPUs that a user or a scheduler leaves to this process; None where unset."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def start_tensorflow(threads: int | None = None, gpu: str | None = None) -> None:
     """Import TensorFlow and Keras; call before any module that imports them.
 
     Args:
         threads: How many threads an operation may use; None for one for each core.
+        gpu: UUID of the only GPU to use, or `NO_GPU`; None for those of CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        GpuError: TensorFlow does not see that GPU; what it logs about it is on stderr.
     """
     with _stderr_held_back():
         # Keras takes its backend from the environment, where another project's choice may stand.
         os.environ["KERAS_BACKEND"] = "tensorflow"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if gpu is not None:
+            # CUDA reads it once, when TensorFlow first looks for GPUs.
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         with _hidden("matplotlib"):
             import tensorflow as tf
 
@@ -100,8 +121,12 @@ def start_tensorflow(threads: int | None = None) -> None:
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        devices = tf.config.list_physical_devices("GPU")
+        if gpu not in (None, NO_GPU) and not devices:
+            raise GpuError(f"TensorFlow {tf.__version__} does not see the GPU {gpu}")
+        for device in devices:
+            # Otherwise TensorFlow takes all the memory there is, and a second worker finds none.
+            tf.config.experimental.set_memory_growth(device, True)
         # The first use of a device is what logs most.
         tf.zeros([]).numpy()
 

@@ -1,5 +1,6 @@
 """search.runtime: how cores and memory are shared among workers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,41 @@ def test_there_are_no_more_workers_than_memory_has_room_for(workers_worth: float
     free = int(workers_worth * WORKER_BYTES)
     assert choose_layout(4, None, free) == layout
     assert choose_layout(4, 3, free) == Layout(3, 1)
+
+
+@pytest.mark.parametrize(
+    ("gpu_slots", "workers", "memory_workers", "layout"),
+    [
+        (1, None, None, Layout(1, 16)),
+        (4, None, None, Layout(4, 4)),
+        (20, None, None, Layout(20, 1)),
+        (4, 2, None, Layout(2, 8)),
+        (8, None, 3, Layout(3, 5)),
+        (0, None, None, Layout(8, 2)),
+    ],
+)
+def test_a_machine_with_gpus_gets_a_worker_for_each_place_on_them(
+    gpu_slots: int, workers: int | None, memory_workers: int | None, layout: Layout
+) -> None:
+    """As many as GPUs have places, whatever the cores, as far as memory goes; here with 16 cores."""
+    memory_bytes = None if memory_workers is None else memory_workers * WORKER_BYTES
+    assert choose_layout(16, workers, memory_bytes, gpu_slots) == layout
+
+
+def test_tensorflow_starts_with_the_gpus_it_is_given(python: Callable[[str], str]) -> None:
+    """With none for the CPU, whatever was visible before; the variable is read as it stands."""
+    script = """
+import os
+os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+from search.runtime import NO_GPU, read_visible_devices, start_tensorflow
+before = read_visible_devices()
+start_tensorflow(1, NO_GPU)
+import tensorflow as tf
+print(before, read_visible_devices(), tf.config.list_physical_devices("GPU"))
+del os.environ["CUDA_VISIBLE_DEVICES"]
+print(read_visible_devices())
+"""
+    assert python(script) == "0 -1 []\nNone\n"
 
 
 def machine(root: Path, **files: str) -> Path:
