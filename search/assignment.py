@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from search.device import DeviceWish, take_device
 from search.events import Event, Notice
 from search.study import open_study
 from storage.database import open_database
+from storage.process import own_identity
 from trainer.cifar10 import OFFICIAL, Digests
 
 PATIENCE_SECONDS: Final = 600.0
@@ -47,6 +49,7 @@ class Assignment:
         precision: What to train in, one of `trainer.precision.WISHES`.
         lease_seconds: How long the worker may be silent before others take its trials.
         policy: When a running trial's state is stored.
+        device: What to train on.
         digests: What the data must hash to; tests bring those of their small data.
     """
 
@@ -58,6 +61,7 @@ class Assignment:
     precision: str = "auto"
     lease_seconds: float = LEASE_SECONDS
     policy: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    device: DeviceWish = field(default_factory=lambda: DeviceWish("cpu"))
     digests: Digests = OFFICIAL
 
 
@@ -69,6 +73,8 @@ def carry_out(
 ) -> None:
     """Work until the study has its total, the time is up or `must_stop` says so.
 
+    For a process of its own: it starts TensorFlow, and keeps the GPU that it claims until the process ends.
+
     Args:
         assignment: What to do.
         emit: Told what happens.
@@ -77,13 +83,18 @@ def carry_out(
 
     Raises:
         StorageError: The database cannot be used, or was away for too long.
+        GpuError: It was to train on a GPU, and cannot have one that works.
         SearchError: There is no such study, or trial after trial fails.
         TrainerError: The data cannot be had.
     """
     with _logs_as_notices(emit):
         from search.runtime import start_tensorflow
 
-        start_tensorflow(assignment.threads)
+        # A process's GPUs are settled once and for all when TensorFlow starts.
+        device = take_device(assignment.device, assignment.precision, emit, must_stop)
+        if device is None:
+            return
+        start_tensorflow(assignment.threads, device.visible)
         from search.worker import Worker
         from trainer.data import load
         from trainer.precision import choose_precision
@@ -97,6 +108,8 @@ def carry_out(
             data,
             emit,
             precision=choose_precision(assignment.precision),
+            jit_compile=device.jit_compile,
+            identity=own_identity(None if device.gpu is None else str(device.gpu)),
             must_stop=must_stop,
             time_is_up=lambda: assignment.ends_at is not None and time.time() >= assignment.ends_at,
             lease_seconds=assignment.lease_seconds,

@@ -48,6 +48,7 @@ class Worker:
         emit: Callable[[Event], None],
         *,
         precision: Precision = "float32",
+        jit_compile: bool = False,
         must_stop: Callable[[], bool] = lambda: False,
         time_is_up: Callable[[], bool] = lambda: False,
         identity: Identity | None = None,
@@ -61,6 +62,7 @@ class Worker:
             data: CIFAR-10, of which the test images are not touched.
             emit: Told what happens.
             precision: What to train in. A value is that of the stored model, in float32, all the same.
+            jit_compile: Let XLA compile the training; for GPUs.
             must_stop: Asked about once a second; when true, the running trial is handed back at once, to go
                 on from its last full epoch.
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
@@ -72,7 +74,12 @@ class Worker:
         self._study = attach_strategy(opened)
         self._emit = emit
         self._must_stop, self._time_is_up = must_stop, time_is_up
-        self._trainer = Trainer(data.train.first(opened.settings.train_samples), data.validation, precision)
+        self._trainer = Trainer(
+            data.train.first(opened.settings.train_samples),
+            data.validation,
+            precision,
+            jit_compile=jit_compile,
+        )
         self._evaluator = Evaluator(self._trainer.validation)
         self._identity = own_identity() if identity is None else identity
         self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()

@@ -119,7 +119,7 @@ def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Finished]:
     """The command in this process, in a folder of its own: `cli("status", "--json")`."""
-    for name in ("CNN_SEARCH_STORAGE", "CNN_SEARCH_STUDY", "CNN_SEARCH_DATA"):
+    for name in [name for name in os.environ if name.startswith("CNN_SEARCH_")]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -5,14 +5,18 @@ import pickle
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sample
+from gpu_machine import make_gpu
 
 from search.assignment import Assignment, CheckpointPolicy, carry_out
-from search.errors import SearchError, StudyError
+from search.device import Device, DeviceWish
+from search.errors import GpuError, SearchError, StudyError
 from search.events import Event, Notice, TrialEnded
+from search.gpu_claims import Claim
 from search.study import Wishes, open_or_create_study
 from storage.database import Database
 from storage.errors import StorageError
@@ -22,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
 @pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Leave TensorFlow as it is, which takes its threads once; gives the threads asked for."""
-    threads: list[int] = []
-    monkeypatch.setattr("search.runtime.start_tensorflow", threads.append)
-    return threads
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Leave TensorFlow as it is, which starts once; gives the threads and GPUs asked for."""
+    given: list[tuple[int, str]] = []
+    monkeypatch.setattr("search.runtime.start_tensorflow", lambda *arguments: given.append(arguments))
+    return given
 
 
 @pytest.fixture
@@ -62,14 +66,14 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return built
 
 
-def test_an_assignment_is_carried_out(assignment: Assignment, started: list[int]) -> None:
-    """Until the study has its total; then there is nothing to do."""
+def test_an_assignment_is_carried_out(assignment: Assignment, started: list[tuple[int, str]]) -> None:
+    """Until the study has its total; then there is nothing to do. On the CPU, if nothing else is wished."""
     events: list[Event] = []
     carry_out(assignment, events.append, never)
 
     ended = [event for event in events if isinstance(event, TrialEnded)]
     assert [(event.number, event.state) for event in ended] == [(0, "complete")]
-    assert started == [3]
+    assert started == [(3, "-1")]
     events.clear()
     carry_out(assignment, events.append, never)
     assert events == []
@@ -92,6 +96,64 @@ def test_the_worker_gets_what_the_assignment_says(
     assert first["time_is_up"]()
     assert not second["time_is_up"]()
     assert first["opened"].study.study_name == "sample"
+
+
+def test_a_worker_trains_on_the_gpu_that_it_claimed(
+    assignment: Assignment,
+    workers: list[dict[str, Any]],
+    started: list[tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TensorFlow sees that one alone, XLA is used where it works, and others are told the GPU's name."""
+    wish = DeviceWish("gpu", workers_per_gpu=2)
+    asked: list[Any] = []
+
+    def take_device(*arguments: Any) -> Device:
+        assert started == []
+        asked.append(arguments)
+        return Device(Claim(make_gpu(4), 1, ()), jit_compile=True)
+
+    monkeypatch.setattr("search.assignment.take_device", take_device)
+    events: list[Event] = []
+
+    carry_out(replace(assignment, device=wish), events.append, never)
+
+    ((told_wish, precision, emit, must_stop),) = asked
+    assert (told_wish, precision, must_stop) == (wish, "float32", never)
+    emit(Notice("seen"))
+    assert events[-1] == Notice("seen")
+    assert started == [(3, make_gpu(4).uuid)]
+    (built,) = workers
+    assert built["jit_compile"] is True
+    assert built["identity"].gpu == "Card (GPU-00000004)"
+
+
+def test_a_worker_on_the_cpu_is_known_as_such(assignment: Assignment, workers: list[dict[str, Any]]) -> None:
+    """Without a GPU's name, and never with XLA."""
+    carry_out(assignment, lambda event: None, never)
+    (built,) = workers
+    assert built["jit_compile"] is False
+    assert built["identity"].gpu is None
+
+
+def test_a_worker_without_a_gpu_does_nothing(
+    assignment: Assignment,
+    workers: list[dict[str, Any]],
+    started: list[tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It fails with the reason; or it was told to stop, and ends."""
+
+    def fail(*_: Any) -> None:
+        raise GpuError("Card does not work")
+
+    monkeypatch.setattr("search.assignment.take_device", fail)
+    with pytest.raises(GpuError, match="Card does not work"):
+        carry_out(assignment, lambda event: None, never)
+
+    monkeypatch.setattr("search.assignment.take_device", lambda *_: None)
+    carry_out(assignment, lambda event: None, never)
+    assert (started, workers) == ([], [])
 
 
 def test_whoever_starts_it_hears_when_it_is_ready(
@@ -155,6 +217,7 @@ def test_a_database_that_is_away_is_given_up_when_told_to_stop(
 
 def test_an_assignment_travels_to_another_process(assignment: Assignment) -> None:
     """As it is, its policy included."""
-    there = replace(assignment, policy=CheckpointPolicy(1.0, 3))
+    wish = DeviceWish("gpu", True, 2, Path("/somewhere"))
+    there = replace(assignment, policy=CheckpointPolicy(1.0, 3), device=wish)
 
     assert pickle.loads(pickle.dumps(there)) == there

@@ -72,12 +72,13 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
         (
             "run",
             "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
-            " checkpoint-seconds checkpoint-epochs workers output debug",
+            " checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks workers output"
+            " debug",
         ),
         (
             "worker",
             "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
-            " checkpoint-seconds checkpoint-epochs threads debug",
+            " checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks threads debug",
         ),
         ("init", "storage study space max-epochs train-samples seed artifacts trials debug"),
         ("status", "storage study json watch debug"),
@@ -120,6 +121,8 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
         (["run", "--minutes", "inf"], ["--minutes", "inf is not"]),
         (["status", "--study", " "], ["--study", "needs a name"]),
         (["run", "--workers", "0"], ["--workers"]),
+        (["run", "--workers-per-gpu", "0"], ["--workers-per-gpu", "0 is not in the range"]),
+        (["worker", "--device", "tpu"], ["--device", "'tpu' is not one of 'auto', 'gpu', 'cpu'"]),
         (["run", "--max-epochs", "0"], ["--max-epochs", "1<=x<=10000"]),
         (["run", "--train-samples", "40001"], ["--train-samples", "1<=x<=40000"]),
         (["run", "--seed", "-1"], ["--seed"]),

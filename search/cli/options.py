@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from search.assignment import Assignment
+    from search.device import DeviceWish
     from search.study import OpenStudy, Wishes
     from storage.database import Database
 
@@ -127,6 +128,39 @@ work_options = together(
     click.option(
         "--checkpoint-epochs", type=click.IntRange(1), help="And after so many epochs. [default: time alone]"
     ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "gpu", "cpu"]),
+        envvar="CNN_SEARCH_DEVICE",
+        default="auto",
+        show_default=True,
+        show_envvar=True,
+        help="Train on a GPU that no other worker has; auto takes the CPU where the machine has none.",
+    ),
+    click.option(
+        "--allow-cpu",
+        is_flag=True,
+        envvar="CNN_SEARCH_ALLOW_CPU",
+        show_envvar=True,
+        help="Train on the CPU instead of failing where no GPU is free or it does not work.",
+    ),
+    click.option(
+        "--workers-per-gpu",
+        type=click.IntRange(1, 100),
+        envvar="CNN_SEARCH_WORKERS_PER_GPU",
+        default=1,
+        show_default=True,
+        show_envvar=True,
+        help="How many workers may share a GPU.",
+    ),
+    click.option(
+        "--locks",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="CNN_SEARCH_LOCKS",
+        show_envvar=True,
+        help="Where workers claim GPUs, the same for all of a machine. [default: /tmp/cnn-search-gpus]",
+    ),
 )
 
 
@@ -161,10 +195,17 @@ def read_wishes(
 
 
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of `work_options` that shape a worker's work, and those of `wish_options`."""
+    """The options of `work_options` that shape a worker's work, and those of `wish_options`.
+
+    What to train on is a `DeviceWish`, named `device`, among the first.
+    """
+    from search.device import DeviceWish
+
     names = ("precision", "lease", "checkpoint_seconds", "checkpoint_epochs")
+    device_names = ("device", "allow_cpu", "workers_per_gpu", "locks")
     work = {name: options[name] for name in names}
-    return work, {name: value for name, value in options.items() if name not in names}
+    work["device"] = DeviceWish(**{name: options[name] for name in device_names})
+    return work, {name: value for name, value in options.items() if name not in (*names, *device_names)}
 
 
 def make_assignment(
@@ -178,6 +219,7 @@ def make_assignment(
     lease: float,
     checkpoint_seconds: float,
     checkpoint_epochs: int | None,
+    device: "DeviceWish",
 ) -> "Assignment":
     """What the options ask a worker to do."""
     from search.assignment import Assignment, CheckpointPolicy
@@ -191,6 +233,7 @@ def make_assignment(
         precision=precision,
         lease_seconds=lease,
         policy=CheckpointPolicy(checkpoint_seconds, checkpoint_epochs),
+        device=device,
     )
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +37,9 @@ INTERRUPTED: Final = 130
 @wish_options
 @work_options
 @click.option(
-    "--workers", type=click.IntRange(1), help="Processes that train. [default: one for each core, up to 8]"
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that train. [default: one for each core, up to 8; or for each free place on GPUs]",
 )
 @click.option(
     "--output",
@@ -62,6 +65,7 @@ def run(
     or it has been reached, it runs until --minutes are over or Ctrl-C, which keeps the running trials: the
     next run goes on from their last full epoch.
     """
+    from search.device import count_free_slots
     from search.fleet import WorkerFailed, run_fleet
     from search.report import settings_lines
     from search.runtime import choose_layout, count_cores, read_free_memory
@@ -83,8 +87,15 @@ def run(
         say(f"  {line}")
     for taken in opened.leases().reap(expired=False):
         say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
-    layout = choose_layout(count_cores(), workers, read_free_memory())
-    say(f"  {layout.workers} worker(s) of {layout.threads} thread(s); Ctrl-C stops and keeps what runs")
+    gpu_slots = count_free_slots(work["device"], workers, lambda text: say(f"  {text}"))
+    if not gpu_slots:
+        # Each worker would say the same.
+        work["device"] = replace(work["device"], device="cpu")
+    layout = choose_layout(count_cores(), workers, read_free_memory(), gpu_slots)
+    where = " on GPUs" if gpu_slots else ""
+    say(
+        f"  {layout.workers} worker(s) of {layout.threads} thread(s){where}; Ctrl-C stops and keeps what runs"
+    )
 
     before = summarise_trials(opened.study)
     ended = count_ended(before)
