@@ -41,6 +41,7 @@ def engine_runner(precision: str, steps: int) -> Callable[[], None]:
     from trainer.engine import Engine
     from trainer.network import Network
     from trainer.recipe import ARTICLE
+    from trainer.training import STEPS_PER_CALL
 
     data = load()
     network = Network(precision, DeviceSplit.of(data.validation))
@@ -48,7 +49,9 @@ def engine_runner(precision: str, steps: int) -> Callable[[], None]:
     engine.load(engine.begin(ARTICLE))
 
     def run() -> None:
-        loss, _ = engine.run_steps(1, 0, steps)
+        # In pieces, as trials are trained.
+        for first in range(0, steps, STEPS_PER_CALL):
+            loss, _ = engine.run_steps(1, first, min(first + STEPS_PER_CALL, steps))
         loss.numpy()
 
     return run

@@ -98,7 +98,10 @@ def run_contestant(process: "subprocess.Popen[str]") -> float:
     assert process.stdout is not None
     process.stdin.write("\n")
     process.stdin.flush()
-    return float(process.stdout.readline())
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{process.args}: ended in the middle")
+    return float(line)
 
 
 def compare_processes() -> None:
@@ -120,7 +123,7 @@ def compare_processes() -> None:
     print(f"peak resident memory, GB{peak['peak_bytes'] / 1e9:44.2f}{fit['peak_bytes'] / 1e9:10.2f}")
     print("(worker: an epoch of each of five optimizers on all images, stored and scored)")
     many = run_part("many")
-    after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("50", "100", "150", "200"))
+    after = ", ".join(f"{many[number] / 1e9:.2f} GB after {number}" for number in ("20", "100", "200"))
     print(f"\n200 short trials in one process: {after}; {many['traces']} programs traced")
 
 
@@ -128,7 +131,7 @@ def run_part(part: str) -> dict[str, float]:
     """What that part measures, in a fresh process."""
     command = [sys.executable, __file__, "--part", part]
     result: dict[str, float] = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     )
     return result
 
@@ -255,7 +258,7 @@ def measure_fit() -> dict[str, float]:
 
 
 def measure_many() -> dict[str, float]:
-    """Resident memory over 200 short trials of all optimizers, stored and scored as a worker does."""
+    """Resident memory over 200 trials of all optimizers on little data, stored and scored."""
     start_tensorflow()
     from search.worker import TRIALS_OF_KERNELS
     from trainer.data import load
@@ -281,7 +284,7 @@ def measure_many() -> dict[str, float]:
         model = trainer.train(recipe).build_model()
         evaluator.score(model_from_bytes(model_to_bytes(model)))
         # Before the kernels are freed, that is at the most.
-        if number in (50, 100, 150, 200):
+        if number in (20, 100, 200):
             resident[str(number)] = memory_bytes("VmRSS")
         forget_models(kernels=number % TRIALS_OF_KERNELS == 0)
     return {**resident, "traces": trainer.traces}

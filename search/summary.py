@@ -18,6 +18,8 @@ STATES: Final = ("complete", "pruned", "diverged", "failed", "running", "waiting
 
 DIVERGED_KEY: Final = "diverged_epoch"
 """Trial user attribute: the epoch, from 1, in which a loss or a weight became NaN or infinite."""
+PRECISION_KEY: Final = "precision"
+"""Trial user attribute: what it was trained in, "float32" or "bfloat16"."""
 RECIPE_KEY: Final = "recipe"
 """Trial user attribute: the recipe, as `Recipe.to_dict` gives it."""
 SECONDS_KEY: Final = "seconds"

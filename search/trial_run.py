@@ -15,6 +15,7 @@ from search.space import record_params, suggest
 from search.study import MAX_RETRIES, OpenStudy
 from search.summary import (
     DIVERGED_KEY,
+    PRECISION_KEY,
     RECIPE_KEY,
     SECONDS_KEY,
     TRACEBACK_KEY,
@@ -88,11 +89,17 @@ class TrialRun:
             content = self._claimed.read_checkpoint()
             self._state = None if content is None else TrainingState.from_bytes(content)
         except (DamagedFileError, StateError) as error:
-            # Epochs can be trained again; a trial that fails is lost, through no fault of its own.
-            LOG.warning("trial %d begins anew: %s", self._trial.number, error)
-            self._state = None
+            self.begin_anew(error)
         self._stored_epoch = 0 if self._state is None else self._state.epoch
         return self._state
+
+    def begin_anew(self, reason: Exception) -> None:
+        """Forget the checkpoint, which is of no use for that reason.
+
+        Epochs can be trained again; a trial that fails is lost, through no fault of its own.
+        """
+        LOG.warning("trial %d begins anew: %s", self._trial.number, reason)
+        self._state, self._stored_epoch = None, 0
 
     def report(self, result: EpochResult, state: TrainingState) -> bool:
         """Report an epoch's validation accuracy; one that an earlier run reported stays as it is.
@@ -130,6 +137,7 @@ class TrialRun:
             table = history_to_csv(history).encode()
             files.append(NamedFile("history", f"trial-{number}-history.csv", "text/csv", table))
             attrs.update(self._seconds(self._state))
+            attrs[PRECISION_KEY] = self._state.precision
         # What storing and scoring leave is room enough for drawing.
         forget_models()
         files += _draw_pictures(number, history, score, outcome)

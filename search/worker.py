@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from optuna.trial import Trial
@@ -21,15 +22,15 @@ from trainer.cifar10 import Cifar10
 from trainer.evaluation import Evaluator
 from trainer.model import forget_models
 from trainer.precision import Precision
-from trainer.state import EpochResult, TrainingState
+from trainer.state import EpochResult, StateError, TrainingState
 from trainer.training import Trainer
 
 FAILURES_IN_A_ROW: Final = 3
 """A worker that fails this many trials one after another is broken itself, and ends."""
 YARDSTICK: Final = 0
 """The article's own recipe, which every study trains to its end: what others are compared with."""
-TRIALS_OF_KERNELS: Final = 50
-"""Kernels are freed once in so many trials: some 15 MB grow until then, and 0.2 s are lost after it."""
+TRIALS_OF_KERNELS: Final = 20
+"""Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
 REST_SECONDS: Final = 1.0
 """How often a worker without a trial looks for one, and how long it rests after a failure that may pass."""
 
@@ -195,9 +196,14 @@ class Worker:
                     raise Interrupted
             return False
 
-        run.finish(
-            self._trainer.train(recipe, state=state, on_epoch=on_epoch, on_steps=on_steps), self._evaluator
-        )
+        train = partial(self._trainer.train, recipe, on_epoch=on_epoch, on_steps=on_steps)
+        try:
+            result = train(state=state)
+        except StateError as error:
+            # Of another version of this program, say; it is told before anything is trained.
+            run.begin_anew(error)
+            result = train()
+        run.finish(result, self._evaluator)
 
     def _sweep(self) -> None:
         # In between, each write to a trial does.

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from trainer.model import build_model, build_optimizer, initial_weights
 from trainer.model_file import load_model, model_to_bytes
 from trainer.precision import Precision
 from trainer.recipe import OPTIMIZERS, Recipe
-from trainer.state import EpochResult, TrainingState
+from trainer.state import EpochResult, StateError, TrainingState
 from trainer.training import Trainer, TrainingResult
 
 pytestmark = pytest.mark.filterwarnings(
@@ -321,6 +322,54 @@ def test_trials_that_take_turns_do_not_disturb_each_other(
     assert _same(states[other], alone.state)
 
 
+def test_a_state_of_another_recipe_is_refused(trainer: Trainer) -> None:
+    """Rates, seed and learning rate would be one recipe's, the number of epochs the other's."""
+    state = trainer.train(Recipe(epochs=1)).state
+
+    with pytest.raises(StateError, match="cannot go on as"):
+        trainer.train(Recipe(epochs=2, seed=1), state=state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {"weights": (state.weights[0][:1], *state.weights[1:])},
+        lambda state: {"weights": state.weights[:-1]},
+        lambda state: {"weights": (state.weights[0].astype(np.float64), *state.weights[1:])},
+        lambda state: {"optimizer": state.optimizer[1:]},
+        lambda state: {"optimizer": (*state.optimizer, state.optimizer[-1])},
+    ],
+)
+def test_a_state_of_another_network_is_refused_before_anything_is_trained(
+    change: Callable[[TrainingState], dict[str, Any]], trainer: Trainer
+) -> None:
+    """Half of it would be in the variables, and the error one of TensorFlow's."""
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    state = trainer.train(recipe, on_epoch=lambda *_: True).state
+    told: list[int] = []
+
+    with pytest.raises(StateError, match="are not those of this version's network"):
+        trainer.train(
+            recipe,
+            state=dataclasses.replace(state, **change(state)),
+            on_steps=lambda *_: told.append(1),
+        )
+    assert not told
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+def test_a_trial_after_one_whose_rate_is_its_number_of_steps(rate: float) -> None:
+    """Keras compares variables by value: the step counter must not be taken for the learning rate."""
+    trainer = Trainer(TRAIN.first(10), VALIDATION.first(5))
+    steps = int(rate)
+    trainer.train(Recipe(learning_rate=rate, batch_size=10 // steps, epochs=1))
+
+    result = trainer.train(dataclasses.replace(RECIPE, epochs=1))
+
+    alone = Trainer(TRAIN.first(10), VALIDATION.first(5)).train(dataclasses.replace(RECIPE, epochs=1))
+    assert _same(result.state, alone.state)
+
+
 def test_one_trace_for_each_optimizer() -> None:
     """Other dropout, step size, batch size, seed or epochs, and resuming, never trace again.
 
@@ -534,16 +583,3 @@ def _same(left: TrainingState | None, right: TrainingState) -> bool:
 
 def _without_seconds(result: TrainingResult) -> list[EpochResult]:
     return [dataclasses.replace(epoch, seconds=0.0) for epoch in result.history]
-
-
-def test_a_state_of_another_recipe_is_refused(tensorflow: None) -> None:
-    """Rates, seed and learning rate would be one recipe's, the number of epochs the other's."""
-    from trainer.state import StateError
-    from trainer.training import Trainer
-
-    data = sample.load()
-    trainer = Trainer(data.train, data.validation)
-    state = trainer.train(Recipe(epochs=1)).state
-
-    with pytest.raises(StateError, match="cannot go on as"):
-        trainer.train(Recipe(epochs=2, seed=1), state=state)

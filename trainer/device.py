@@ -1,6 +1,7 @@
-"""A split where the arithmetic is."""
+"""A split where the arithmetic is, and what happens when there is no room."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trainer.cifar10 import Split
+from trainer.errors import OutOfMemoryError
 
 ALIGNMENT_BYTES = 64
 """What TensorFlow wants of memory that it did not allocate itself (Eigen's largest vectors)."""
@@ -39,6 +41,19 @@ class DeviceSplit:
     def __len__(self) -> int:
         """How many images."""
         return int(self.labels.shape[0])
+
+
+@contextlib.contextmanager
+def telling_out_of_memory() -> Iterator[None]:
+    """Let TensorFlow's error for memory that ran out be the project's.
+
+    Raises:
+        OutOfMemoryError: The device had no memory left in the block.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OutOfMemoryError(f"the device is out of memory: {error.message.splitlines()[0]}") from error
 
 
 def _lendable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ class TracedDropout(keras.layers.Layer):  # type: ignore[misc]  # keras has no t
 
     A mask element is 16 random bits compared with the rate, which halves the cost of the generator; the rate
     is met to within 1/131,072, and the scale uses the rate that is met. In bfloat16 the scale itself is
-    rounded, to within 0.2 %.
+    rounded, to within 0.4 %.
     """
 
     def __init__(self, index: int, **options: Any) -> None:

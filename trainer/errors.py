@@ -14,7 +14,7 @@ class DataError(TrainerError):
 
 
 class OutOfMemoryError(TrainerError):
-    """The device had no memory left for a training step; others may have it."""
+    """The device had no memory left; others may have it."""
 
 
 class ModelError(TrainerError):

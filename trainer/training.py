@@ -11,9 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cifar10 import Split
-from trainer.device import DeviceSplit
+from trainer.device import DeviceSplit, telling_out_of_memory
 from trainer.engine import Engine
-from trainer.errors import OutOfMemoryError
 from trainer.model import build_model, compile_model
 from trainer.network import Network
 from trainer.precision import Precision
@@ -48,11 +47,16 @@ class TrainingResult:
         return self.state.history
 
     def build_model(self) -> keras.Model:
-        """The trained model, compiled, with its optimizer's state."""
-        model = build_model(self.state.recipe)
-        model.set_weights(list(self.state.weights))
-        compile_model(model, self.state.recipe, self.state.optimizer)
-        return model
+        """The trained model, compiled, with its optimizer's state.
+
+        Raises:
+            OutOfMemoryError: The device had no memory left.
+        """
+        with telling_out_of_memory():
+            model = build_model(self.state.recipe)
+            model.set_weights(list(self.state.weights))
+            compile_model(model, self.state.recipe, self.state.optimizer)
+            return model
 
 
 class Trainer:
@@ -118,12 +122,10 @@ class Trainer:
 
         Raises:
             OutOfMemoryError: The device had no memory left.
-            StateError: `state` is one of another recipe.
+            StateError: `state` is one of another recipe, or another version's; nothing was trained.
         """
-        try:
+        with telling_out_of_memory():
             return self._run(recipe, state, on_epoch, on_steps)
-        except tf.errors.ResourceExhaustedError as error:
-            raise OutOfMemoryError(f"the device is out of memory: {error.message.splitlines()[0]}") from error
 
     def _run(
         self, recipe: Recipe, state: TrainingState | None, on_epoch: OnEpoch | None, on_steps: OnSteps | None
