@@ -15,7 +15,7 @@ from search.errors import GpuError
 MOST_WORKERS: Final = 8
 """More trials at once than these, and the sampler learns too late; an estimate."""
 WORKER_BYTES: Final = 1_500_000_000
-"""Memory to have for each worker: its peak of 0.9 GB (docs/speed.md) and room for the system's caches."""
+"""Memory to have for each worker: its peak of 1.0 GB (docs/speed.md) and room for the system's caches."""
 NO_GPU: Final = "-1"
 """CUDA_VISIBLE_DEVICES for a process that trains on the CPU: CUDA ignores all after an index that is none."""
 CONTROL_GROUP: Final = "sys/fs/cgroup"

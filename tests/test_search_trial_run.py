@@ -43,7 +43,7 @@ from storage.schema import FILES
 from storage.trial_files import read_file
 from trainer.figures import CONFUSION_SIZE, CURVES_SIZE, draw_confusion, draw_curves
 from trainer.recipe import OPTIMIZERS, Recipe
-from trainer.state import EpochResult
+from trainer.state import EpochResult, TrainingState
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -430,6 +430,56 @@ def test_a_trial_whose_checkpoint_is_damaged_begins_anew(
     assert trial.state == TrialState.COMPLETE
     assert len(history_of(opened, trial)) == EPOCHS
     assert "trial 0 begins anew: stored file" in caplog.text
+
+
+def test_a_trial_whose_checkpoint_is_of_another_network_begins_anew(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older version's may be: whole, of the same recipe, and without one of the arrays."""
+    opened = open_sample_study(database)
+    log = Log()
+    work(opened, 1, log, must_stop=lambda: log.epoch_ended(2))
+    read = TrainingState.from_bytes
+
+    def read_other(content: bytes) -> TrainingState:
+        state = read(content)
+        return replace(state, weights=state.weights[:-1])
+
+    monkeypatch.setattr(TrainingState, "from_bytes", staticmethod(read_other))
+
+    work(opened, 1)
+
+    (trial,) = opened.study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert len(history_of(opened, trial)) == EPOCHS
+    assert trial.user_attrs["precision"] == "float32"
+    assert "trial 0 begins anew: the saved weights are not" in caplog.text
+
+
+def test_no_memory_to_score_leaves_a_trained_trial_to_another_try(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that others fill; TensorFlow's own error is not one that passes."""
+    import tensorflow as tf
+
+    from trainer.evaluation import Evaluator
+
+    real, failures = Evaluator._score_all, [tf.errors.ResourceExhaustedError(None, None, "OOM\nmuch more")]
+
+    def score(self: Evaluator, model: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(self, model)
+
+    monkeypatch.setattr(Evaluator, "_score_all", score)
+    monkeypatch.setattr("search.worker.REST_SECONDS", 0.0)
+    opened = open_sample_study(database)
+
+    log = work(opened, 1)
+
+    ends = [(event.state, event.note) for event in log.of(TrialEnded)]
+    assert ends[0] == ("waiting", "OutOfMemoryError: the device is out of memory: OOM")
+    assert [state for state, _ in ends] == ["waiting", "complete"]
 
 
 def test_epochs_that_a_killed_worker_reported_are_not_reported_again(database: Database) -> None:
