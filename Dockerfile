@@ -18,10 +18,12 @@ COPY requirements.lock ./
 RUN awk '/^[^ #]/ { left_out = /^(tensorflow|libclang)==/ } !left_out' requirements.lock >packages.lock \
  && pip --python /opt/venv/bin/python install --no-deps --require-hashes -r packages.lock
 
-# The same version without its 0.8 GB of GPU code. Headers are for building operations of one's own.
+# The same version without its code for GPUs, which on ARM `tensorflow` itself is. Headers are for building operations.
 FROM build AS tensorflow-cpu
-COPY requirements-cpu.lock ./
-RUN pip install --no-deps --require-hashes --target /opt/tensorflow -r requirements-cpu.lock \
+COPY requirements.lock requirements-cpu.lock ./
+RUN awk '/^[^ #]/ { taken = /^tensorflow==/ } taken' requirements.lock >tensorflow.lock \
+ && if [ "$(uname -m)" = x86_64 ]; then mv requirements-cpu.lock tensorflow.lock; fi \
+ && pip install --no-deps --require-hashes --target /opt/tensorflow -r tensorflow.lock \
  && rm -r /opt/tensorflow/bin /opt/tensorflow/tensorflow/include
 
 FROM build AS program
