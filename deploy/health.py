@@ -2,14 +2,15 @@
 
     python health.py            for the HEALTHCHECK of an image, and probes
 
-A dashboard is healthy while it answers and reaches its database. A worker is healthy while the database holds a
-lease of a living process of this container: others then leave its trial to it. That a database is away makes both
-unhealthy, and is no reason to end either: they go on when it is back. Other commands are healthy while they run.
+A dashboard is healthy while it answers and reaches its database; a worker while the database holds a lease of
+a living process of this container, for then others leave its trial to it. That a database is away makes both
+unhealthy, and is no reason to end either: they go on when it is back. Others are healthy while they run.
 
 It loads neither Optuna nor TensorFlow, so that asking twice a minute costs nothing.
 """
 
 import http.client
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def find_command(proc: Path = Path("/proc")) -> str:
         except OSError:
             # It ended meanwhile.
             continue
-        for word, following in zip(words, words[1:], strict=False):
+        for word, following in itertools.pairwise(words):
             if word.rpartition("/")[2] == "cnn-search":
                 return following
     return ""
