@@ -24,7 +24,7 @@ rehearse:
 
 install: .venv/installed
 
-# Versions stand in the two locks alone; pip refuses any file whose hash is not there.
+# Versions stand in the locks alone; pip refuses any file whose hash is not there.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo "cnn-search needs Python 3.11, 3.12 or 3.13, $(PYTHON) is `$(PYTHON) -V 2>&1`; try make PYTHON=python3.12" >&2; exit 1; }
