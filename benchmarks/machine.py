@@ -1,9 +1,11 @@
 """What a benchmark ran on, in one line."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from search.runtime import count_cores
+from trainer.precision import CPU_FLAGS, read_cpu_flags
 
 
 def describe_machine(packages: tuple[str, ...]) -> str:
@@ -14,11 +16,10 @@ def describe_machine(packages: tuple[str, ...]) -> str:
             installed.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0))
-    features = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in _cpu_info()]
-    name = next((line.split(":")[1].strip() for line in _cpu_info().splitlines() if "model name" in line), "")
+    features = [flag for flag in CPU_FLAGS if flag in read_cpu_flags()]
+    names = (line.partition(":")[2].strip() for line in _cpu_info().splitlines() if "model name" in line)
     return (
-        f"{name or platform.processor()}, {cores} cores ({', '.join(features) or 'no bfloat16'}); "
+        f"{next(names, platform.processor())}, {count_cores()} cores ({', '.join(features) or 'no bfloat16'}); "
         f"Python {platform.python_version()}, {', '.join(installed)}"
     )
 

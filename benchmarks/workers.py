@@ -3,13 +3,11 @@
     .venv/bin/python benchmarks/workers.py [--rounds 7] [--steps 200] [--layouts 1x2,2x1]
 
 A layout KxT is K processes of T threads. Each round starts every layout in turn; its processes wait for one
-another, so that none measures an empty machine, and the sum of their steps a second is the layout's figure.
+another, so that none measures an empty machine, and all their steps by the time of the slowest are its figure.
 Ratios are taken round by round against the first layout.
 """
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,10 +15,12 @@ import time
 
 from machine import describe_machine
 
+from search.runtime import count_cores
+
 
 def main() -> None:
     """Print the table."""
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
     layouts = dict.fromkeys((f"1x{cores}", f"{cores}x1", f"2x{max(1, cores // 2)}", f"2x{cores}"))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
@@ -63,11 +63,13 @@ def measure(processes: int, threads: int, steps: int, precision: str) -> float:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    return sum(json.loads(process.communicate()[0].splitlines()[-1]) for process in started)
+    seconds = [float(process.communicate()[0].splitlines()[-1]) for process in started]
+    # Until the last one ends: its last steps, alone on the machine, are not every process's rate.
+    return processes * steps / max(seconds)
 
 
 def run_part(threads: int, steps: int, precision: str) -> None:
-    """One process: warm up, say so, wait for the word, train, and print the steps a second."""
+    """One process: warm up, say so, wait for the word, train, and print the seconds."""
     from search.runtime import start_tensorflow
 
     start_tensorflow(threads)
@@ -87,7 +89,7 @@ def run_part(threads: int, steps: int, precision: str) -> None:
     sys.stdin.readline()
     began = time.perf_counter()
     engine.run_steps(1, 0, steps)[0].numpy()
-    print(json.dumps(steps / (time.perf_counter() - began)))
+    print(time.perf_counter() - began)
 
 
 if __name__ == "__main__":
