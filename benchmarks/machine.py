@@ -16,10 +16,10 @@ def describe_machine(packages: tuple[str, ...]) -> str:
             installed.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    features = [flag for flag in CPU_FLAGS if flag in read_cpu_flags()]
+    features = ", ".join(flag for flag in CPU_FLAGS if flag in read_cpu_flags())
     names = (line.partition(":")[2].strip() for line in _cpu_info().splitlines() if "model name" in line)
     return (
-        f"{next(names, platform.processor())}, {count_cores()} cores ({', '.join(features) or 'no bfloat16'}); "
+        f"{next(names, platform.processor())}, {count_cores()} cores ({features or 'no bfloat16'}); "
         f"Python {platform.python_version()}, {', '.join(installed)}"
     )
 

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/workers.py [--rounds 7] [--steps 200] [--layouts 1x2,2x1]
 
 A layout KxT is K processes of T threads. Each round starts every layout in turn; its processes wait for one
-another, so that none measures an empty machine, and all their steps by the time of the slowest are its figure.
+another, so that none measures an empty machine, and its figure is all their steps by the slowest's time.
 Ratios are taken round by round against the first layout.
 """
 
