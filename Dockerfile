@@ -47,7 +47,6 @@ ENV PATH=/opt/cnn-search/bin:/opt/venv/bin:$PATH \
     XDG_CACHE_HOME=/cache \
     MPLCONFIGDIR=/cache/matplotlib \
     CUDA_CACHE_PATH=/cache/cuda \
-    JAX_COMPILATION_CACHE_DIR=/cache/jax \
     CNN_SEARCH_DATA=/data \
     CNN_SEARCH_LOCKS=/locks
 COPY --from=packages /opt/venv /opt/venv

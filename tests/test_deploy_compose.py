@@ -90,7 +90,7 @@ def test_services_start_in_order() -> None:
 def test_plain_up_starts_neither_gpu_nor_node_workers() -> None:
     """Those have profiles; a machine without a GPU would refuse the reservation."""
     profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
-    assert profiles == {"worker-gpu": ["gpu"], "node": ["node"], "node-gpu": ["node"]}
+    assert profiles == {"worker-gpu": ["gpu"], "node": ["node"], "node-gpu": ["node-gpu"]}
 
 
 def test_a_worker_has_time_to_hand_back() -> None:
