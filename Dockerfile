@@ -59,7 +59,7 @@ FROM runtime AS cpu
 COPY --from=tensorflow-cpu /opt/tensorflow /opt/tensorflow
 COPY --from=program /opt/cnn-search /opt/cnn-search
 USER 10001:10001
-ARG VERSION=unknown
+ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="cnn-search, for the CPU" \
       org.opencontainers.image.version="$VERSION" \
@@ -77,7 +77,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility TF_FOR
 COPY --from=tensorflow-gpu /opt/tensorflow /opt/tensorflow
 COPY --from=program /opt/cnn-search /opt/cnn-search
 USER 10001:10001
-ARG VERSION=unknown
+ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="cnn-search, for NVIDIA GPUs" \
       org.opencontainers.image.version="$VERSION" \

@@ -33,7 +33,7 @@ def main() -> int:
 
 def find_command(proc: Path = Path("/proc")) -> str:
     """What `cnn-search` was started to do here; empty where it does not run."""
-    for folder in sorted(proc.glob("[0-9]*")):
+    for folder in sorted(proc.glob("[0-9]*"), key=lambda folder: int(folder.name)):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:

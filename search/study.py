@@ -163,20 +163,20 @@ def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple
     return _opened(study, database, wishes), created
 
 
-def open_study(database: Database, name: str) -> OpenStudy:
+def open_study(database: Database, name: str, wishes: Wishes | None = None) -> OpenStudy:
     """The existing study `name`.
 
     Raises:
-        StudyError: It does not exist, or was made by another program.
+        StudyError: It does not exist, has other settings than the wishes, or was made by another program.
     """
     try:
         study = optuna.load_study(storage=database.storage, study_name=name)
     except KeyError as error:
         names = ", ".join(optuna.get_all_study_names(database.storage)) or "none"
         raise StudyError(
-            f"{database.shown_url} has no study {name!r} (it has: {names}); `cnn-search run` starts one"
+            f"{database.shown_url} has no study {name!r} (it has: {names}); `cnn-search init` makes one"
         ) from error
-    return _opened(study, database, Wishes())
+    return _opened(study, database, wishes or Wishes())
 
 
 def _is_blank(study: Study) -> bool:

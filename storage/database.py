@@ -227,7 +227,7 @@ def _open_backend(url: URL, retries: Retries, *, create: bool) -> SharedStorage:
     if has_schema(guard):
         backend = SharedStorage(address, options, retries, create=False)
     elif not create:
-        raise StorageError("it holds no study of cnn-search; `cnn-search run` starts one there")
+        raise StorageError("it holds no study of cnn-search; `cnn-search init` makes one there")
     else:
         with _one_at_a_time(url, guard, retries):
             backend = SharedStorage(address, options, retries, create=True)

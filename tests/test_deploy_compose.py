@@ -163,6 +163,21 @@ def test_a_node_without_a_url_is_told_so() -> None:
     assert (url.host, url.username, url.password) == ("db", "cnn", None)
 
 
+def test_images_say_their_version() -> None:
+    """The label's default is the package's own."""
+    (version,) = re.findall(
+        r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert re.findall(r"^ARG VERSION=(.*)$", DOCKERFILE, re.MULTILINE) == [version, version]
+
+
+def test_a_worker_that_compiles_for_its_gpu_is_starting() -> None:
+    """Two tries may take 40 minutes each."""
+    for name in ("worker-gpu", "node-gpu"):
+        assert SERVICES[name]["healthcheck"]["start_period"] == "80m"
+        assert SERVICES[name]["healthcheck"]["test"] == SERVICES["worker"]["healthcheck"]["test"]
+
+
 def test_commands_and_options_exist() -> None:
     """Each service runs a command of cnn-search, with options that it has."""
     for name in ("dashboard", *WORKERS):
@@ -183,7 +198,6 @@ def test_the_example_explains_every_variable() -> None:
     # Compose's own; and what is for builds alone, which docs/deploy.md tells.
     assert told - {"COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PROFILES"} <= used
     assert used - told == {
-        "VERSION",
         "REVISION",
         "PIP_INDEX_URL",
         "SHARED_BUFFERS",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -132,10 +133,13 @@ def test_the_command_is_found_among_the_processes(health: ModuleType, tmp_path: 
     for number, words in {
         1: ["/sbin/docker-init", "--", "cnn-search", "worker"],
         7: ["/opt/venv/bin/python", "/opt/cnn-search/bin/cnn-search", "worker", "--lease", "15"],
+        10: ["cnn-search", "status"],
     }.items():
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "cmdline").write_text("\0".join([*words, ""]))
     (tmp_path / "12").mkdir()
+    assert health.find_command(tmp_path) == "worker"
+    shutil.rmtree(tmp_path / "1")
     assert health.find_command(tmp_path) == "worker"
     assert health.find_command(tmp_path / "12") == ""
 

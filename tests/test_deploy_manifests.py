@@ -135,7 +135,8 @@ def test_a_finished_study_ends_the_job_and_a_lost_node_costs_no_try() -> None:
     assert (disruption["action"], disruption["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     assert (signalled["action"], signalled["onExitCodes"]["values"]) == ("Ignore", [130, 143])
     assert (misused["action"], misused["onExitCodes"]["values"]) == ("FailJob", [2])
-    assert {rule["onExitCodes"]["containerName"] for rule in (signalled, misused)} == {"worker"}
+    # Without a name they are for `wait` too, which meets a wrong URL first.
+    assert all("containerName" not in rule["onExitCodes"] for rule in (signalled, misused))
     pod = job["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > STOP_SECONDS + 5
     assert pod["shareProcessNamespace"] is True
@@ -158,6 +159,35 @@ def test_commands_exist() -> None:
             if container["image"] == "cnn-search":
                 words = container.get("args") or re.findall(r"cnn-search (\w+)", container["command"][2])
                 assert words[0] in commands.commands, name
+
+
+@pytest.mark.parametrize("codes, ended, asked", [([1, 1, 0], 0, 3), ([1, 2], 2, 2)])
+def test_a_worker_waits_for_its_study_but_not_for_ever(
+    codes: list[int], ended: int, asked: int, tmp_path: Path
+) -> None:
+    """Until `cnn-search status` finds it; a URL or option that is wrong stays so."""
+    (wait,) = PODS["Job", "worker"]["initContainers"]
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    for name, text in {
+        "cnn-search": 'echo "$@" >>asked; code=$(head -1 codes); sed -i 1d codes; exit "$code"',
+        "sleep": ":",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(wait["command"], cwd=tmp_path, env=path).returncode == ended
+    assert (tmp_path / "asked").read_text() == "status\n" * asked
+
+
+def test_the_images_are_those_that_the_docs_build() -> None:
+    """docs/deploy.md builds a tag for each target; the overlay for GPUs needs both."""
+    overlay = yaml.safe_load((KUBERNETES / "gpu/kustomization.yaml").read_text(encoding="utf-8"))
+    images = [*KUSTOMIZATION["images"], *overlay["images"]]
+    docs = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    (targets,) = re.findall(r"for target in (.*); do", docs)
+    built = {f"registry.example/cnn-search:{target}" for target in targets.split()}
+    assert {f"{image['newName']}:{image['newTag']}" for image in images} == built
+    assert "--target $target --tag registry.example/cnn-search:$target" in docs
 
 
 @pytest.mark.parametrize("script", ["deploy/rehearse", "deploy/slurm/worker.sbatch", ".ci/run"])

@@ -83,6 +83,7 @@ def test_a_worker_whose_gpu_does_not_work_fails(
 ) -> None:
     """It says which and why, in a line, and its place is free for another try."""
     monkeypatch.setattr("search.gpu_probe.SCRIPT", "import os; os.abort()")
+    cli("init")
 
     ended = cli("worker")
 
@@ -94,6 +95,7 @@ def test_a_worker_whose_gpu_does_not_work_fails(
 def test_a_worker_without_a_free_gpu_fails(cli: Cli, tmp_path: Path) -> None:
     """It does not wait, and does not train on a CPU for days unasked."""
     held = [claim_slot(GPUS, 1, tmp_path / "locks") for _ in GPUS]
+    cli("init")
 
     ended = cli("worker")
 
@@ -106,6 +108,7 @@ def test_a_worker_without_a_free_gpu_fails(cli: Cli, tmp_path: Path) -> None:
 def test_a_worker_that_must_have_a_gpu_fails_without(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """By option or by variable."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    cli("init")
     hidden = "CUDA_VISIBLE_DEVICES='' hides the 2 GPUs of this machine"
     assert_refused(cli("worker", "--device", "gpu"), hidden)
     monkeypatch.setenv("CNN_SEARCH_DEVICE", "gpu")

@@ -105,6 +105,7 @@ def test_run_goes_on_where_the_total_is_reached(cli: Cli) -> None:
 def test_a_worker_says_what_it_joins(cli: Cli) -> None:
     """The study, its total and what it searches; all on stderr, as is what happens."""
     first = cli("worker", "--max-epochs", 4, "--trials", 6)
+    cli("init", "--study", "other")
     second = cli("worker", "--study", "other")
 
     assert (first.code, first.out, second.code) == (0, "", 0)
@@ -115,9 +116,26 @@ def test_a_worker_says_what_it_joins(cli: Cli) -> None:
     assert second.err.startswith("joining study 'other' in sqlite:///cnn-search.db, of any number of trials")
 
 
+@pytest.mark.usefixtures("assignments")
+def test_a_worker_joins_a_study_that_is_there(cli: Cli) -> None:
+    """One with a mistyped name would search for ever, alone; with --trials it says how long."""
+    nowhere = cli("worker")
+    assert (nowhere.code, nowhere.out) == (1, "")
+    assert "cnn-search.db" in nowhere.err
+    assert not Path("cnn-search.db").exists()
+    cli("init", "--study", "cifar-10")
+
+    ended = cli("worker", "--max-epochs", 4)
+
+    assert (ended.code, ended.out) == (1, "")
+    assert "has no study 'cifar10' (it has: cifar-10); `cnn-search init` makes one" in ended.err
+    assert cli("worker", "--trials", 1).code == 0
+
+
 def test_a_workers_options_reach_it(cli: Cli, assignments: list[Assignment]) -> None:
     """As those of `run` do; what is left open has the same defaults."""
     options = ("--lease", 9, "--checkpoint-seconds", 5, "--checkpoint-epochs", 2, "--precision", "float32")
+    cli("init")
     cli("worker", *options, "--threads", 3, "--data", "d")
     cli("run", *options, "--workers", 1, "--data", "d")
     cli("worker")
@@ -154,6 +172,7 @@ def test_a_worker_whose_database_stays_away_fails(cli: Cli, monkeypatch: pytest.
         raise StorageError("storage x: gone")
 
     monkeypatch.setattr("search.assignment.carry_out", fail)
+    cli("init")
 
     ended = cli("worker")
 
@@ -172,15 +191,18 @@ def run_script(script: str) -> tuple[int, str, str]:
 
 @SIGNALS
 def test_a_second_signal_ends_a_worker_at_once(number: signal.Signals) -> None:
-    """The first one is a request."""
+    """The first one is a request, and so is what comes with it: to the process and to its group, say."""
     script = f"""
-import os
-from search.cli.worker import StopRequest
-stop = StopRequest()
+import os, sys
+import search.cli.worker
+worker = sys.modules["search.cli.worker"]  # the package names the command so
+stop = worker.StopRequest()
 stop.defer()
 before = stop()
 os.kill(os.getpid(), {number})
+os.kill(os.getpid(), {number})
 print(before, stop(), flush=True)
+worker.ECHO_SECONDS = 0.0
 os.kill(os.getpid(), {number})
 print("still here")
 """

@@ -207,7 +207,7 @@ def test_trial_0_is_the_articles_in_a_space_that_excludes_it(database: Database)
 
 def test_an_unknown_name_lists_the_studies_there_are(database: Database) -> None:
     """Reading a study never makes one."""
-    with pytest.raises(StudyError, match=r"has no study 'x' \(it has: none\); `cnn-search run` starts one"):
+    with pytest.raises(StudyError, match=r"has no study 'x' \(it has: none\); `cnn-search init` makes one"):
         open_study(database, "x")
     for name in ("first", "second"):
         open_or_create_study(database, name, Wishes())

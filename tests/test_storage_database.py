@@ -304,7 +304,7 @@ def test_a_database_without_our_tables_is_left_as_it_is_on_request(any_url: str,
         storage.engine.dispose()
     before = tables(any_url)
 
-    with pytest.raises(StorageError, match="holds no study of cnn-search; `cnn-search run` starts one there"):
+    with pytest.raises(StorageError, match="holds no study of cnn-search; `cnn-search init` makes one there"):
         open_database(any_url, create=False)
 
     assert tables(any_url) == before

@@ -24,6 +24,8 @@ from search.cli.options import (
 from search.cli.run import INTERRUPTED
 from search.cli.terminal import complain, make_console, say
 
+ECHO_SECONDS: Final = 1
+"""One wish to stop can come as several signals: to a process and to its group, say."""
 STOP_SECONDS: Final = 9
 """Whoever asks a service to stop kills it after ten seconds."""
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,14 +50,15 @@ def worker(
 ) -> int:
     """Join a study as one more worker, on this machine or any other that reaches the database.
 
-    It takes trials until the study has its total, which --trials sets for all workers, and exits. Ctrl-C and
-    SIGTERM hand the running trial back to the others, from its last full epoch, within ten seconds.
+    It takes trials until the study has its total, which --trials sets for all workers, and exits. With
+    --trials it makes a study that is missing. Ctrl-C and SIGTERM hand the running trial back to the others,
+    from its last full epoch, within ten seconds.
     """
     stop = StopRequest()
     from search.assignment import PATIENCE_SECONDS, carry_out
     from search.report import settings_lines
     from search.runtime import count_cores
-    from search.study import open_or_create_study
+    from search.study import open_or_create_study, open_study
     from search.summary import best_trial, count_ended, summarise_trials
     from search.views import open_view
     from storage.url import check_storage
@@ -65,9 +68,14 @@ def worker(
     wished = read_wishes(**wishes)
     check_storage(storage)
     load(data)
-    database = open_database_of(storage, patience_seconds=PATIENCE_SECONDS, must_hurry=stop)
-    opened, _ = open_or_create_study(database, study, wished)
-    if trials is not None:
+    database = open_database_of(
+        storage, create=trials is not None, patience_seconds=PATIENCE_SECONDS, must_hurry=stop
+    )
+    if trials is None:
+        # Under a mistyped name it would search for ever, alone.
+        opened = open_study(database, study, wished)
+    else:
+        opened, _ = open_or_create_study(database, study, wished)
         database.limit_trials(opened.study, trials)
     total = database.read_limit(opened.study)
     say(f"joining study {study!r} in {database.shown_url}, of {total or 'any number of'} trials")
@@ -89,13 +97,14 @@ class StopRequest:
     """Whether SIGINT, SIGTERM or SIGHUP came, those of them that are not ignored (`nohup` has it so).
 
     A first one ends the process at once as long as it holds no trial, which `defer` tells; later it is for
-    the worker to hear. A second one, or no end in time, ends it in any case: the lease then runs out, and the
-    trial goes on elsewhere.
+    the worker to hear. A second one, from a second later on, or no end in time, ends it in any case: the
+    lease then runs out, and the trial goes on elsewhere.
     """
 
     def __init__(self) -> None:
         """Listen from now on; call in the main thread."""
-        self._requested = self._deferred = False
+        self._requested_at: float | None = None
+        self._deferred = False
         # Python's handlers wait for the main thread, which may itself wait in a call for a dead network. The
         # byte in this pipe does not wait, and the thread behind it needs nobody.
         reading, writing = os.pipe()
@@ -108,16 +117,19 @@ class StopRequest:
 
     def __call__(self) -> bool:
         """Whether it came."""
-        return self._requested
+        return self._requested_at is not None
 
     def defer(self) -> None:
         """From now on a request waits until the worker has handed back."""
         self._deferred = True
 
     def _request(self, *_: object) -> None:
-        if self._requested:
-            os._exit(INTERRUPTED)
-        self._requested = True
+        now = time.monotonic()
+        if self._requested_at is not None:
+            if now - self._requested_at >= ECHO_SECONDS:
+                os._exit(INTERRUPTED)
+            return
+        self._requested_at = now
         if not self._deferred:
             raise KeyboardInterrupt
 
