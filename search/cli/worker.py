@@ -96,15 +96,22 @@ def worker(
 class StopRequest:
     """Whether SIGINT, SIGTERM or SIGHUP came, those of them that are not ignored (`nohup` has it so).
 
-    A first one ends the process at once as long as it holds no trial, which `defer` tells; later it is for
-    the worker to hear. A second one, from a second later on, or no end in time, ends it in any case: the
-    lease then runs out, and the trial goes on elsewhere.
+    As long as the process holds no trial, they end it as they end any other, at once: by the kernel, for
+    while TensorFlow is loaded Python would not hear them for seconds. After `defer` a first one is for the
+    worker to hear. A second one, from a second later on, or no end in time, ends it in any case: the lease
+    then runs out, and the trial goes on elsewhere.
     """
 
     def __init__(self) -> None:
-        """Listen from now on; call in the main thread."""
+        """No request yet, and none to be heard."""
         self._requested_at: float | None = None
-        self._deferred = False
+
+    def __call__(self) -> bool:
+        """Whether it came."""
+        return self._requested_at is not None
+
+    def defer(self) -> None:
+        """From now on a request waits until the worker has handed back; call in the main thread."""
         # Python's handlers wait for the main thread, which may itself wait in a call for a dead network. The
         # byte in this pipe does not wait, and the thread behind it needs nobody.
         reading, writing = os.pipe()
@@ -115,23 +122,12 @@ class StopRequest:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._request)
 
-    def __call__(self) -> bool:
-        """Whether it came."""
-        return self._requested_at is not None
-
-    def defer(self) -> None:
-        """From now on a request waits until the worker has handed back."""
-        self._deferred = True
-
     def _request(self, *_: object) -> None:
         now = time.monotonic()
-        if self._requested_at is not None:
-            if now - self._requested_at >= ECHO_SECONDS:
-                os._exit(INTERRUPTED)
-            return
-        self._requested_at = now
-        if not self._deferred:
-            raise KeyboardInterrupt
+        if self._requested_at is None:
+            self._requested_at = now
+        elif now - self._requested_at >= ECHO_SECONDS:
+            os._exit(INTERRUPTED)
 
 
 def _end_in_time(reading: int) -> None:
