@@ -14,11 +14,12 @@ from typing import Any
 import sample
 
 from search.assignment import Assignment, CheckpointPolicy, carry_out
+from search.cli.terminal import end_process
 from search.cli.worker import StopRequest
 from search.events import EpochEnded, Event, Notice, TrialEnded, TrialStarted
 
 
-def main(url: str, log: str, *options: str) -> int:
+def main(url: str, log: str, *options: str) -> None:
     """Work; 130 when asked to stop."""
     values: dict[str, Any] = {key: json.loads(value) for key, value in (o.split("=", 1) for o in options)}
     kill_after = values.get("kill_after")
@@ -55,12 +56,12 @@ def main(url: str, log: str, *options: str) -> int:
             digests=sample.DIGESTS,
         )
         carry_out(assignment, tell, stop, stop.defer)
-    return 130 if stop() else 0
+    end_process(130 if stop() else 0)
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(*sys.argv[1:]))
+        main(*sys.argv[1:])
     except KeyboardInterrupt:
         # As the command line does.
         sys.exit(130)

@@ -1,5 +1,7 @@
 """`cnn-search worker`, and the total that it shares with `run`; real processes train CIFAR-10 itself."""
 
+import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +45,8 @@ def assignments(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Assignment]]:
     monkeypatch.setattr("trainer.data.load", lambda data: None)
     monkeypatch.setattr("search.fleet.run_fleet", run_fleet)
     monkeypatch.setattr("search.assignment.carry_out", carry_out)
+    # It would end the tests.
+    monkeypatch.setattr(importlib.import_module("search.cli.worker"), "end_process", sys.exit)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     yield given
@@ -262,6 +266,31 @@ except KeyboardInterrupt:
         assert run_script(script) == (0, "interrupted\n", "")
     else:
         assert run_script(script) == (-number, "", "")
+
+
+def test_a_process_ends_with_what_it_said_and_without_pythons_end() -> None:
+    """Streams are flushed, also where nobody reads them; nothing else happens."""
+    script = """
+import atexit, sys
+from search.cli.terminal import end_process
+atexit.register(print, "the end of Python")
+print("told")
+print("why", end="", file=sys.stderr)
+end_process(130)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "told\n", "why")
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.stdin.read(){script}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.wait() == 130
 
 
 @pytest.fixture

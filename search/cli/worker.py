@@ -22,7 +22,7 @@ from search.cli.options import (
     work_options,
 )
 from search.cli.run import INTERRUPTED
-from search.cli.terminal import complain, make_console, say
+from search.cli.terminal import complain, end_process, make_console, say
 
 ECHO_SECONDS: Final = 1
 """One wish to stop can come as several signals: to a process and to its group, say."""
@@ -47,7 +47,7 @@ def worker(
     minutes: float | None,
     threads: int | None,
     **options: Any,
-) -> int:
+) -> None:
     """Join a study as one more worker, on this machine or any other that reaches the database.
 
     It takes trials until the study has its total, which --trials sets for all workers, and exits. With
@@ -89,8 +89,7 @@ def worker(
         carry_out(assignment, view.show, stop, stop.defer)
     if stop():
         complain("stopped; what it ran was handed back")
-        return INTERRUPTED
-    return 0
+    end_process(INTERRUPTED if stop() else 0)
 
 
 class StopRequest:
