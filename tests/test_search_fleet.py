@@ -30,7 +30,7 @@ from search.fleet import Stop, WorkerFailed, _bury, run_fleet
 from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 110.0
 """Bound on what is polled; it takes a second or two."""
 
 
