@@ -2,9 +2,8 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from search.runtime import count_cores
+from search.runtime import count_cores, read_processor
 from trainer.precision import CPU_FLAGS, read_cpu_flags
 
 
@@ -17,13 +16,7 @@ def describe_machine(packages: tuple[str, ...]) -> str:
         except PackageNotFoundError:
             continue
     features = ", ".join(flag for flag in CPU_FLAGS if flag in read_cpu_flags())
-    names = (line.partition(":")[2].strip() for line in _cpu_info().splitlines() if "model name" in line)
     return (
-        f"{next(names, platform.processor())}, {count_cores()} cores ({features or 'no bfloat16'}); "
+        f"{read_processor() or platform.processor()}, {count_cores()} cores ({features or 'no bfloat16'}); "
         f"Python {platform.python_version()}, {', '.join(installed)}"
     )
-
-
-def _cpu_info() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""

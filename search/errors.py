@@ -27,6 +27,10 @@ class OutputError(SearchError):
     """A file cannot be written where the user wants it."""
 
 
+class BaselineError(SearchError):
+    """A run of the article's recipe cannot go on in its folder as asked."""
+
+
 class DashboardError(SearchError):
     """The dashboard cannot be served as asked."""
 

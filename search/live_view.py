@@ -79,7 +79,7 @@ class LiveView:
         """Take `event` in; the bars are redrawn a few times a second, not for every event."""
         if isinstance(event, Notice):
             with contextlib.suppress(OSError):
-                self._print(_one_line(Text(event.text, style="yellow")))
+                self._print(one_line(Text(event.text, style="yellow")))
             return
         seen = self._board.update(event)
         if isinstance(event, TrialEnded):
@@ -103,7 +103,7 @@ class LiveView:
         board = self._board
         of_total = "" if board.total is None else f"/{board.total}"
         done = f"trials done {board.done}{of_total}"
-        used = _clock_text(time.monotonic() - self._began)
+        used = clock_text(time.monotonic() - self._began)
         full = width >= FULL_WIDTH
         best = Text.assemble(
             "best so far " if full else "best ",
@@ -115,7 +115,7 @@ class LiveView:
         if gauge >= GAUGE_LEAST:
             best.append_text(_gauge(board.best_value, gauge))
         best.append(end, style="dim")
-        return _one_line(best)
+        return one_line(best)
 
 
 def _bars(running: Sequence[Seen], width: int) -> Table:
@@ -150,7 +150,7 @@ def _bar_numbers(seen: Seen, full: bool) -> Text:
         parts.append(f"{'validation ' if full else 'val '}{100 * seen.validation:.1f} %")
     left = seen.seconds_left()
     if left is not None:
-        parts.append(f"{_clock_text(left)} left")
+        parts.append(f"{clock_text(left)} left")
     return Text(" · ".join(parts))
 
 
@@ -182,17 +182,17 @@ def _ended_text(event: TrialEnded, seen: Seen) -> Text:
     if seen.recipe is not None:
         recipe = f"  {describe_optimizer(seen.recipe)}, dropout {describe_dropouts(seen.recipe)}"
         line.append(recipe, style="dim")
-    return _one_line(line)
+    return one_line(line)
 
 
-def _one_line(text: Text) -> Text:
+def one_line(text: Text) -> Text:
     """`text`, to be cut at the terminal's edge instead of wrapped."""
     text.no_wrap = True
     text.overflow = "ellipsis"
     return text
 
 
-def _clock_text(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """`1:23` or `2:01:23`."""
     if not math.isfinite(seconds):
         return "?"

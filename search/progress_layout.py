@@ -107,7 +107,7 @@ def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]
             "range": [low, high],
             "ticksuffix": " %",
         },
-        "shapes": [_band(), *(_article_line(percent) for _, percent in ARTICLE_RESULTS)],
+        "shapes": [_band(), *(_article_line(result.percent) for result in ARTICLE_RESULTS)],
         "annotations": _annotations(frame.points, low),
     }
 
@@ -171,7 +171,7 @@ def _percent_range(points: Sequence[Point]) -> tuple[float, float]:
 
     A double click on the plot shows everything.
     """
-    top = max([ARTICLE_RESULTS[0][1], *(point.percent for point in points)])
+    top = max([ARTICLE_RESULTS[0].percent, *(point.percent for point in points)])
     # Measured from the best complete trial: one that diverged may have been high before.
     complete = [point.percent for point in points if point.trial.state == "complete"]
     best = max(complete or [point.percent for point in points], default=100 * BAND[0])
@@ -225,13 +225,15 @@ def _article_labels() -> list[dict[str, Any]]:
     middle = len(ARTICLE_RESULTS) // 2
     # They keep to the order of their lines, a line of text apart.
     labels = [
-        _side_label(f"{epochs} ep.: {percent:.2f} %", percent, "middle", LABEL_STEP * (middle - at))
-        for at, (epochs, percent) in enumerate(ARTICLE_RESULTS)
+        _side_label(
+            f"{one.epochs} ep.: {one.percent:.2f} %", one.percent, "middle", LABEL_STEP * (middle - at)
+        )
+        for at, one in enumerate(ARTICLE_RESULTS)
     ]
     below = -LABEL_STEP * (middle + 1)
     return [
         *labels,
-        _side_label(f"article: {BAND_PERCENT}<br>(test set)", ARTICLE_RESULTS[-1][1], "top", below),
+        _side_label(f"article: {BAND_PERCENT}<br>(test set)", ARTICLE_RESULTS[-1].percent, "top", below),
     ]
 
 

@@ -38,6 +38,19 @@ def count_cores(root: Path = Path("/")) -> int:
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
+def read_processor(root: Path = Path("/")) -> str | None:
+    """The first processor's name as Linux knows it; None where it does not say (other systems, Arm).
+
+    Args:
+        root: Where Linux's proc is.
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
 def read_free_memory(root: Path = Path("/")) -> int | None:
     """Bytes that new processes may take, within what a container allows; None where the system does not tell.
 

@@ -9,6 +9,7 @@ import traceback
 
 import click
 
+from search.cli.baseline import baseline
 from search.cli.dashboard import dashboard
 from search.cli.data import data
 from search.cli.models import evaluate
@@ -66,7 +67,7 @@ def commands() -> None:
     """
 
 
-for command in (data, init, run, worker, status, best, plot, dashboard, evaluate):
+for command in (data, init, run, worker, status, best, plot, dashboard, baseline, evaluate):
     commands.add_command(command)
 
 

@@ -91,43 +91,14 @@ wish_options = together(
         help="Keep a new study's files in file:///folder or s3://bucket/prefix. [default: the database]",
     ),
 )
-work_options = together(
-    click.option(
-        "--trials",
-        type=click.IntRange(1),
-        help="The study's total, over all workers.",
-    ),
-    click.option(
-        "--minutes",
-        type=float,
-        callback=lambda _, __, minutes: _check_minutes(minutes),
-        help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
-        default="auto",
-        show_default=True,
-        help="Arithmetic of training; auto is bfloat16 where the processor has it. Models are float32.",
-    ),
-    click.option(
-        "--lease",
-        metavar="SECONDS",
-        type=click.FloatRange(1, 86_400),
-        default=60.0,
-        show_default=True,
-        help="A worker that is silent for so long loses its trial to another.",
-    ),
-    click.option(
-        "--checkpoint-seconds",
-        type=click.FloatRange(0, 86_400),
-        default=60.0,
-        show_default=True,
-        help="Store a running trial's state so often, at the end of an epoch.",
-    ),
-    click.option(
-        "--checkpoint-epochs", type=click.IntRange(1), help="And after so many epochs. [default: time alone]"
-    ),
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of training; auto is bfloat16 where the processor has it. Models are float32.",
+)
+device_options = together(
     click.option(
         "--device",
         type=click.Choice(["auto", "gpu", "cpu"]),
@@ -161,6 +132,39 @@ work_options = together(
         show_envvar=True,
         help="Where workers claim GPUs, the same for all of a machine. [default: /tmp/cnn-search-gpus]",
     ),
+)
+work_options = together(
+    click.option(
+        "--trials",
+        type=click.IntRange(1),
+        help="The study's total, over all workers.",
+    ),
+    click.option(
+        "--minutes",
+        type=float,
+        callback=lambda _, __, minutes: _check_minutes(minutes),
+        help="Stop after so many minutes, at the end of an epoch; running trials are kept to go on later.",
+    ),
+    precision_option,
+    click.option(
+        "--lease",
+        metavar="SECONDS",
+        type=click.FloatRange(1, 86_400),
+        default=60.0,
+        show_default=True,
+        help="A worker that is silent for so long loses its trial to another.",
+    ),
+    click.option(
+        "--checkpoint-seconds",
+        type=click.FloatRange(0, 86_400),
+        default=60.0,
+        show_default=True,
+        help="Store a running trial's state so often, at the end of an epoch.",
+    ),
+    click.option(
+        "--checkpoint-epochs", type=click.IntRange(1), help="And after so many epochs. [default: time alone]"
+    ),
+    device_options,
 )
 
 
