@@ -66,8 +66,20 @@ def results_lines(record: BaselineRecord, rows: Sequence[Row]) -> list[str]:
             f"Trained on the first {samples:,} of {TRAIN_IMAGES:,} images: not the article's experiment, so "
             "its figures are no yardstick."
         )
+    lines.append(_describe_work(record))
     lines += [_sentence(row, row.comparison) for row in rows if row.comparison is not None]
     return lines
+
+
+def _describe_work(record: BaselineRecord) -> str:
+    """How long it took, where, and in what arithmetic."""
+    epochs = sum(len(run.history) for run in record.runs)
+    minutes = sum(result.seconds for run in record.runs for result in run.history) / 60
+    machines = "; then ".join(
+        f"{machine.get('processor')}, {machine.get('threads')} threads, GPU: {machine.get('gpu')}"
+        for machine in record.machines
+    )
+    return f"{epochs} epochs in {record.settings.precision} took {minutes:.1f} minutes on {machines}."
 
 
 def _sentence(row: Row, comparison: Comparison) -> str:

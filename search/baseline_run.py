@@ -89,6 +89,8 @@ class BaselineRun:
             OutputError: Something cannot be written; what was written before is whole.
             OutOfMemoryError: The device had no memory left.
         """
+        if not self._folder.unfinished():
+            return True
         # Before any state: one without the record that says what it is could not be told from another run's.
         self._write()
         try:
