@@ -257,7 +257,7 @@ with open_baseline(Path(folder), plan) as opened:
 def test_a_run_that_was_killed_goes_on_bit_for_bit(
     whole: tuple[Path, Trained], tmp_path: Path, kind: str, seed: int, epoch: int
 ) -> None:
-    """kill -9 costs what its epoch had done, and the lock does not outlive the process."""
+    """A kill -9 costs what its epoch had done, and the lock does not outlive the process."""
     arguments = [str(tmp_path), kind, str(seed), str(epoch)]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, cwd=Path(__file__).parent
@@ -481,7 +481,7 @@ def test_a_run_that_diverges_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with open_baseline(tmp_path, dataclasses.replace(PLAN, seeds=1)) as opened:
         run = BaselineRun(opened, DATA, MACHINE, lambda event: None, lambda: False)
-        with pytest.raises(BaselineError, match="seed 5 diverged: .* after epoch 2"):
+        with pytest.raises(BaselineError, match=r"seed 5 diverged: .* after epoch 2"):
             run.run()
 
     record = read_record(tmp_path)

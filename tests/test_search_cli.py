@@ -44,7 +44,18 @@ def test_help_names_every_command(cli: Cli) -> None:
     helped = cli("--help")
 
     assert helped.code == 0
-    for name in ("data", "init", "run", "worker", "status", "best", "plot", "dashboard", "evaluate"):
+    for name in (
+        "data",
+        "init",
+        "run",
+        "worker",
+        "status",
+        "best",
+        "plot",
+        "dashboard",
+        "baseline",
+        "evaluate",
+    ):
         assert re.search(rf"^  {name} +[A-Z].+", helped.out, re.MULTILINE)
     bare = cli()
     assert (bare.code, bare.out) == (2, "")
@@ -85,6 +96,11 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
         ("dashboard", "storage study host port password-file no-password allow-edits debug"),
         ("best", "storage study output json debug"),
         ("plot", "storage study output debug"),
+        (
+            "baseline",
+            "epochs seeds seed output data train-samples precision threads device allow-cpu workers-per-gpu"
+            " locks summary json debug",
+        ),
         ("evaluate", "data split json debug"),
         ("data", "data pictures debug"),
     ],

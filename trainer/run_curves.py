@@ -68,7 +68,10 @@ def draw_runs(histories: Sequence[Sequence[EpochResult]], scored: Sequence[Score
         ValueError: There is no run, or one without an epoch.
     """
     if not histories or not all(histories):
-        raise ValueError(f"{len(histories)} runs, one without an epoch, have no curves; give one epoch each")
+        lengths = [len(run) for run in histories]
+        raise ValueError(
+            f"runs of {lengths} epochs have no curves; give at least one run, each of at least one epoch"
+        )
     figure, upper, lower = begin_curves(title, key_rows=2)
     percent = _plot(upper, histories, lambda one: (100 * one.accuracy, 100 * one.validation_accuracy))
     losses = _plot(lower, histories, lambda one: (one.loss, one.validation_loss))
