@@ -129,8 +129,11 @@ def open_baseline(path: Path, plan: BaselinePlan) -> Iterator[BaselineFolder]:
 
 def _read(path: Path, plan: BaselinePlan) -> BaselineFolder:
     record = read_record(path)
+    strays = sorted(one.name for one in path.glob("baseline-seed*.state"))
+    if record is not None and not record.runs and not strays:
+        # It ended before its first epoch did: no settings are worth keeping to.
+        return BaselineFolder(path, plan, None, {})
     if record is None:
-        strays = sorted(one.name for one in path.glob("baseline-seed*.state"))
         if strays:
             raise BaselineError(
                 f"{path} holds {strays[0]} without the {RECORD} that says what it is; "

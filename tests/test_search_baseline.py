@@ -311,6 +311,16 @@ def test_other_settings_are_refused(
     assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
 
 
+def test_settings_of_a_run_without_an_epoch_bind_nobody(tmp_path: Path) -> None:
+    """Nothing was trained with them."""
+    train(tmp_path, stop_at=STOPS["in the first epoch"])
+    assert (tmp_path / RECORD).exists()
+
+    with open_baseline(tmp_path, dataclasses.replace(PLAN, seed=4, train_samples=99)) as opened:
+        assert opened.record is None
+        assert opened.epochs_left() == 6
+
+
 def test_auto_goes_on_in_the_precision_that_a_run_began_in(tmp_path: Path) -> None:
     """Whatever this machine would choose."""
     plan = dataclasses.replace(PLAN, seeds=1, epochs=(1,), precision="bfloat16")
