@@ -105,6 +105,7 @@ class BaselineRun:
         recipe, state = self._plan.recipe(seed), self._folder.states.get(seed)
         done = 0 if state is None else state.epoch
         self._emit(SeedStarted(seed, done + 1, recipe.epochs))
+        self._stop_if_told()
         if state is not None and done in self.record.run_of(seed).lacks(self._plan.epochs):
             # It was stopped between the two.
             self._score(state)
@@ -116,12 +117,13 @@ class BaselineRun:
         def on_epoch(result: EpochResult, state: TrainingState) -> bool:
             replace_file(self._folder.path / state_file(seed), state.to_bytes())
             self._emit(SeedEpoch(seed, result))
+            # A score can wait for the next call: the state is all that it needs.
+            self._stop_if_told()
             if state.epoch in self._plan.epochs:
                 self._score(state)
-            self._stop_if_told()
+                self._stop_if_told()
             return False
 
-        self._stop_if_told()
         result = self._trainer.train(recipe, state=state, on_steps=on_steps, on_epoch=on_epoch)
         if result.status == "diverged":
             raise BaselineError(

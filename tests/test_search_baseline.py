@@ -207,6 +207,7 @@ STOPS: dict[str, Callable[[list[BaselineEvent]], bool]] = {
     "after an epoch that is not scored": lambda events: (
         isinstance(events[-1], SeedEpoch) and events[-1].result.epoch == 2
     ),
+    "between an epoch and its score": lambda events: isinstance(events[-1], SeedEpoch),
     "after a score": lambda events: isinstance(events[-1], SeedScored),
     "in the second seed": lambda events: (
         isinstance(events[-1], SeedSteps) and (events[-1].seed, events[-1].epoch) == (6, 2)

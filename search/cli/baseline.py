@@ -152,23 +152,19 @@ def _train(
 
     cifar10 = load(data)
     precision = folder.plan.precision if folder.record is None else folder.record.settings.precision
-    with BaselineView(make_console(stderr=True), folder.epochs_left()) as view:
-        taken = take_device(DeviceWish(**device_wish), precision, view.show, stop)
-        if taken is None:
-            return None
-        threads = threads or count_cores()
-        start_tensorflow(threads, taken.visible)
-        from search.baseline_run import BaselineRun
+    view = BaselineView(make_console(stderr=True), folder.epochs_left())
+    taken = take_device(DeviceWish(**device_wish), precision, view.show, stop)
+    if taken is None:
+        return None
+    threads = threads or count_cores()
+    start_tensorflow(threads, taken.visible)
+    from search.baseline_run import BaselineRun
 
-        run = BaselineRun(
-            folder,
-            cifar10,
-            _describe_machine(taken, threads),
-            view.show,
-            stop,
-            jit_compile=taken.jit_compile,
-        )
-        stop.defer()
+    machine = _describe_machine(taken, threads)
+    run = BaselineRun(folder, cifar10, machine, view.show, stop, jit_compile=taken.jit_compile)
+    # Until now a signal ends the process at once, which a terminal without its cursor would not outlast.
+    stop.defer()
+    with view:
         return run.record if run.run() else None
 
 
