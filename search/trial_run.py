@@ -31,7 +31,7 @@ from trainer.errors import OutOfMemoryError
 from trainer.evaluation import Evaluator, Score
 from trainer.figures import draw_confusion, draw_curves
 from trainer.model import forget_models
-from trainer.model_file import model_from_bytes, model_to_bytes
+from trainer.model_file import model_from_bytes
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, StateError, TrainingState, history_to_csv
 from trainer.training import TrainingResult
@@ -124,7 +124,7 @@ class TrialRun:
         files: list[NamedFile] = []
         attrs: dict[str, Any] = {}
         if result.status == "finished":
-            content = model_to_bytes(result.build_model())
+            content = result.to_h5(self._opened.settings.train_samples)
             score = evaluator.score(model_from_bytes(content))
             outcome = f"{100 * score.accuracy:.2f} %"
             name = f"trial-{number}-{score.accuracy:.4f}.h5"

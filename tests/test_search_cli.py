@@ -44,18 +44,8 @@ def test_help_names_every_command(cli: Cli) -> None:
     helped = cli("--help")
 
     assert helped.code == 0
-    for name in (
-        "data",
-        "init",
-        "run",
-        "worker",
-        "status",
-        "best",
-        "plot",
-        "dashboard",
-        "baseline",
-        "evaluate",
-    ):
+    commands = "data init run worker status best plot dashboard baseline evaluate predict train"
+    for name in commands.split():
         assert re.search(rf"^  {name} +[A-Z].+", helped.out, re.MULTILINE)
     bare = cli()
     assert (bare.code, bare.out) == (2, "")
@@ -101,7 +91,13 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
             "epochs seeds seed output data train-samples precision threads device allow-cpu workers-per-gpu"
             " locks summary json debug",
         ),
-        ("evaluate", "data split json debug"),
+        ("evaluate", "data split picture json debug"),
+        ("predict", "top json debug"),
+        (
+            "train",
+            "epochs output data learning-rate batch-size seed train-samples threads device allow-cpu"
+            " workers-per-gpu locks json debug",
+        ),
         ("data", "data pictures debug"),
     ],
 )
@@ -158,6 +154,11 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
         (["run", "--storage", "mysql://x"], ["'mysql://x': mysql is not supported; give sqlite:///file.db"]),
         (["run", "--space", "artcle"], ["artcle"]),
         (["evaluate"], ["Missing argument 'MODEL'"]),
+        (["predict", "m.h5"], ["Missing argument 'IMAGE...'"]),
+        (["predict", "m.h5", "a.png", "--top", "11"], ["--top", "11 is not in the range 1<=x<=10"]),
+        (["train", "m.h5"], ["Missing option '--epochs'"]),
+        (["train", "m.h5", "--epochs", "0"], ["--epochs", "0 is not in the range"]),
+        (["train", "m.h5", "--epochs", "1", "--learning-rate", "nan"], ["--learning-rate", "nan"]),
         (["evaluate", "m.h5", "--split", "train"], ["--split", "'validation', 'test'"]),
         (["status", "--storage", ""], ["'' is no database URL"]),
     ],

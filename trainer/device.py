@@ -1,6 +1,7 @@
 """A split where the arithmetic is, and what happens when there is no room."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,12 @@ def telling_out_of_memory() -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise OutOfMemoryError(f"the device is out of memory: {error.message.splitlines()[0]}") from error
+
+
+def count_threads() -> int:
+    """How many threads TensorFlow may use for an operation here, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return tf.config.threading.get_intra_op_parallelism_threads() or cores
 
 
 def _lendable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

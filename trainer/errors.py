@@ -19,3 +19,7 @@ class OutOfMemoryError(TrainerError):
 
 class ModelError(TrainerError):
     """A file is not a model of this project."""
+
+
+class PictureError(TrainerError):
+    """A file is no picture that can be read; the message begins after the file's name."""

@@ -5,23 +5,28 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import absl.logging
 import keras
 
 from trainer.errors import ModelError
 from trainer.model import CLASSES, IMAGE_SHAPE
+from trainer.record import TrainingRecord, read_model_bytes, write_record
 
-HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 
+def model_to_bytes(model: keras.Model, record: TrainingRecord | None = None) -> bytes:
+    """The `.h5` file of `model`, optimizer state included when it is compiled.
 
-def model_to_bytes(model: keras.Model) -> bytes:
-    """The `.h5` file of `model`, optimizer state included when it is compiled."""
+    Args:
+        model: What to store.
+        record: Its training, for whoever goes on with it; None leaves it out.
+    """
     with tempfile.TemporaryDirectory(prefix="cnn-search-") as folder:
         path = Path(folder) / "model.h5"
-        with _without_legacy_warning():
+        with _without_keras_warnings():
             model.save(path)
+        if record is not None:
+            write_record(path, record)
         return path.read_bytes()
 
 
@@ -31,25 +36,27 @@ def load_model(path: Path) -> keras.Model:
     Raises:
         ModelError: The file is missing, is no HDF5 file, or no model for 32x32x3 images and ten classes.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; `cnn-search best --output best.h5` writes one")
-    try:
-        with path.open("rb") as file:
-            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-                raise ModelError(f"{path}: not an .h5 model; give a file that `cnn-search best` wrote")
-            return model_from_bytes(HDF5_SIGNATURE + file.read(), origin=str(path))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    return model_from_bytes(read_model_bytes(path), origin=str(path))
 
 
-def model_from_bytes(content: bytes, origin: str = "stored model") -> keras.Model:
-    """The model in the bytes of an `.h5` file, as `load_model` gives it; `origin` names it in errors."""
+def model_from_bytes(content: bytes, origin: str = "stored model", *, compiled: bool = False) -> keras.Model:
+    """The model in the bytes of an `.h5` file.
+
+    Args:
+        content: The file.
+        origin: Names it in errors.
+        compiled: Compile it as the file says, if it says so; without that, as `load_model` gives it.
+
+    Raises:
+        ModelError: The bytes are no model for 32x32x3 images and ten classes.
+    """
     with tempfile.TemporaryDirectory(prefix="cnn-search-") as folder:
         # Keras chooses the reader by the name's ending, which a user's file need not have.
         path = Path(folder) / "model.h5"
         path.write_bytes(content)
         try:
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
+            with _without_keras_warnings():
+                model = keras.models.load_model(path, compile=compiled, safe_mode=True)
         # Keras and h5py raise whatever they stumble over in a file that is damaged or another program's:
         # OSError, ValueError, KeyError, TypeError and AttributeError were seen.
         except Exception as error:
@@ -64,8 +71,8 @@ def model_from_bytes(content: bytes, origin: str = "stored model") -> keras.Mode
 
 
 @contextlib.contextmanager
-def _without_legacy_warning() -> Iterator[None]:
-    """Silence Keras's advice to save as `.keras`: the article's format is `.h5`."""
+def _without_keras_warnings() -> Iterator[None]:
+    """Silence Keras's advice to save as `.keras`, the article's format being `.h5`, and that on metrics."""
     logger = absl.logging.get_absl_logger()
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,12 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cifar10 import Split
-from trainer.device import DeviceSplit, telling_out_of_memory
+from trainer.device import DeviceSplit, count_threads, telling_out_of_memory
 from trainer.engine import Engine
 from trainer.model import build_model, compile_model
+from trainer.model_file import model_to_bytes
 from trainer.network import Network
 from trainer.precision import Precision
 from trainer.recipe import Recipe
+from trainer.record import RecipePlan, TrainingRecord
 from trainer.state import EpochResult, StateError, TrainingState
 
 STEPS_PER_CALL: Final = 50
@@ -57,6 +59,20 @@ class TrainingResult:
             model.set_weights(list(self.state.weights))
             compile_model(model, self.state.recipe, self.state.optimizer)
             return model
+
+    def to_h5(self, train_images: int) -> bytes:
+        """The trained model as an `.h5` file that says how it was trained, so that it can go on exactly.
+
+        Args:
+            train_images: How many images it was trained on, the first ones of the training split.
+
+        Raises:
+            OutOfMemoryError: The device had no memory left.
+        """
+        state = self.state
+        plan = RecipePlan(state.recipe, state.precision)
+        record = TrainingRecord(plan, train_images, count_threads(), state.history)
+        return model_to_bytes(self.build_model(), record)
 
 
 class Trainer:

@@ -12,10 +12,12 @@ import click
 from search.cli.baseline import baseline
 from search.cli.dashboard import dashboard
 from search.cli.data import data
-from search.cli.models import evaluate
+from search.cli.evaluate import evaluate
+from search.cli.predict import predict
 from search.cli.run import INTERRUPTED, run
 from search.cli.studies import best, init, plot, status
 from search.cli.terminal import complain, hide_passwords, is_debugging
+from search.cli.train import train
 from search.cli.worker import worker
 from search.errors import SearchError, SpaceError
 from storage.errors import StorageError, StorageUrlError
@@ -67,7 +69,7 @@ def commands() -> None:
     """
 
 
-for command in (data, init, run, worker, status, best, plot, dashboard, baseline, evaluate):
+for command in (data, init, run, worker, status, best, plot, dashboard, baseline, evaluate, predict, train):
     commands.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""`cnn-search evaluate`: a model without a study."""
+"""`cnn-search evaluate`."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from search.cli.options import data_option, debug_option, json_option
+from search.output import check_writable, replace_file
 
 
 @click.command()
@@ -18,31 +19,40 @@ from search.cli.options import data_option, debug_option, json_option
     show_default=True,
     help="The last 10,000 training images, by which trials are compared, or the 10,000 test images.",
 )
+@click.option(
+    "--picture",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the confusion matrix there, as PNG.",
+)
 @json_option
 @debug_option
-def evaluate(model: Path, data: Path | None, split: str, as_json: bool) -> None:
-    """Score the model in the file MODEL (.h5)."""
+def evaluate(model: Path, data: Path | None, split: str, picture: Path | None, as_json: bool) -> None:
+    """Score the model in the file MODEL (.h5): loss, accuracy, and which class it takes for which."""
+    if picture is not None:
+        check_writable(picture, "--picture")
     from search.runtime import start_tensorflow
 
     start_tensorflow()
+    from search.score_report import score_json, score_lines
     from trainer.data import load
     from trainer.device import DeviceSplit
     from trainer.evaluation import Evaluator
+    from trainer.figures import draw_confusion
     from trainer.model_file import load_model
 
     loaded = load_model(model)
     cifar10 = load(data)
     scored = cifar10.validation if split == "validation" else cifar10.test
     score = Evaluator(DeviceSplit.of(scored)).score(loaded)
+    if picture is not None:
+        title = f"{model.name}: {100 * score.accuracy:.2f} % of {score.images:,} {split} images"
+        replace_file(picture, draw_confusion(score.confusion, title), "--picture")
     if as_json:
-        result = {
-            "model": str(model),
-            "split": split,
-            "images": score.images,
-            "accuracy": score.accuracy,
-            "loss": score.loss,
-        }
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps({"model": str(model), "split": split, **score_json(score)}, indent=2))
         return
     click.echo(f"{model}: {split} accuracy {100 * score.accuracy:.2f} %, loss {score.loss:.4f}")
     click.echo(f"({score.images:,} images; the article's CNN has 77-78 % on the test images)")
+    click.echo("\n" + "\n".join(score_lines(score)))
+    if picture is not None:
+        click.echo(f"\nwrote {picture}")
