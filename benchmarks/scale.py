@@ -59,8 +59,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 
 from search.assignment import LEASE_SECONDS
+from search.named_spaces import NAMED
 from search.ranges import fixed_range
-from search.space import NAMED, suggest
+from search.space import suggest
 from search.strategy import FIRST_RUNG_LEAST, attach_strategy
 from search.study import OpenStudy, Settings, Wishes, open_or_create_study, open_study
 from search.summary import (

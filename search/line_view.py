@@ -9,7 +9,7 @@ from rich.console import Console
 
 from search.board import Board, Seen, describe_outcome
 from search.events import EpochEnded, Event, Notice, TrialEnded, TrialStarted
-from search.report import describe_dropouts, describe_optimizer
+from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
 from search.summary import TrialSummary
 
 
@@ -70,9 +70,10 @@ class LineView:
 def _started_line(event: TrialStarted) -> str:
     recipe = event.recipe
     on = f", goes on at epoch {event.first_epoch}" if event.first_epoch > 1 else ""
+    beyond = describe_beyond(recipe, batch=False)
     return (
         f"trial {event.number} started: {describe_optimizer(recipe)}, dropout {describe_dropouts(recipe)}, "
-        f"batch {recipe.batch_size}, {recipe.epochs} epochs{on}"
+        f"batch {recipe.batch_size}, {f'{beyond}, ' if beyond else ''}{recipe.epochs} epochs{on}"
     )
 
 

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from search.board import Board, Seen, describe_outcome
 from search.events import Event, Notice, TrialEnded
-from search.report import BAND_PERCENT, STATE_STYLES, describe_dropouts, describe_optimizer
+from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
+from search.report import BAND_PERCENT, STATE_STYLES
 from search.summary import TrialSummary
 from trainer.article import BAND
 
@@ -180,8 +181,9 @@ def _ended_text(event: TrialEnded, seen: Seen) -> Text:
     if seen.trained:
         line.append(f"  {math.floor(seen.epochs_over())} epochs, {seen.seconds:.0f} s")
     if seen.recipe is not None:
-        recipe = f"  {describe_optimizer(seen.recipe)}, dropout {describe_dropouts(seen.recipe)}"
-        line.append(recipe, style="dim")
+        recipe = [describe_optimizer(seen.recipe), f"dropout {describe_dropouts(seen.recipe)}"]
+        beyond = describe_beyond(seen.recipe)
+        line.append(f"  {', '.join([*recipe, beyond] if beyond else recipe)}", style="dim")
     return one_line(line)
 
 

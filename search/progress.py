@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,8 @@ from typing import Any, Final
 
 from search.progress_axes import Against, Axis, time_axis, trials_axis
 from search.progress_layout import ARTICLE_COLOUR, BASELINE, BASELINE_PERCENT, Frame, Point, build_layout
-from search.report import describe_dropouts, describe_optimizer, is_articles_recipe
+from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
+from search.report import is_articles_recipe
 from search.summary import TrialSummary
 
 BEST_COLOUR: Final = "#2563eb"
@@ -25,6 +27,8 @@ NEWEST: Final = 25
 GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
 NOTE_LENGTH: Final = 60
 """Longest note on hover, in characters."""
+HOVER_WIDTH: Final = 60
+"""Longest line of what goes beyond the article on hover, in characters."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,7 @@ def _hover(trial: TrialSummary, is_short: bool) -> str:
     elif trial.recipe is not None:
         lines.append(f"{describe_optimizer(trial.recipe)}, {trial.recipe.epochs} epochs")
         lines.append(f"dropout {describe_dropouts(trial.recipe)}")
+        lines += textwrap.wrap(describe_beyond(trial.recipe), HOVER_WIDTH)
     if trial.note and not is_short:
         short = trial.note if len(trial.note) <= NOTE_LENGTH else trial.note[: NOTE_LENGTH - 1] + "…"
         lines.append(html.escape(short))

@@ -4,17 +4,27 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from search.errors import SpaceError
-from trainer.recipe import LIMITS, OPTIMIZERS, Recipe
+from trainer.limits import CHOICES, LIMITS, shown
+from trainer.recipe import Recipe, Value
 
 if TYPE_CHECKING:
     # Optuna takes half a second to import, which `cnn-search --help` must not.
     from optuna.trial import BaseTrial
 
-CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"optimizer": OPTIMIZERS}
-"""What each field that is not a number may hold."""
+__all__ = [
+    "CHOICES",
+    "SEARCHABLE",
+    "Choices",
+    "NumberRange",
+    "Range",
+    "check_bound",
+    "did_you_mean",
+    "fixed_range",
+    "range_from_dict",
+]
 
 SEARCHABLE: Final = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "seed")
 """The fields a space may range over, in the order they are suggested. A seed is no hyperparameter."""
@@ -73,11 +83,11 @@ class NumberRange:
         """Whether the field is held at one value, so that there is nothing to search."""
         return self.low == self.high
 
-    def holds(self, value: float | str) -> bool:
+    def holds(self, value: Value) -> bool:
         """Whether `value` lies in the range."""
         return not isinstance(value, str) and self.low <= value <= self.high
 
-    def suggest(self, trial: "BaseTrial") -> int | float | str:
+    def suggest(self, trial: "BaseTrial") -> Value:
         """A value of the range, from `trial`; one value alone is no parameter of the trial."""
         if self.single:
             return self.low
@@ -92,7 +102,7 @@ class NumberRange:
 
 @dataclass(frozen=True)
 class Choices:
-    """The values that a recipe's field of names may take.
+    """The values that a recipe's field of names, or of false and true, may take.
 
     Attributes:
         field: One of `CHOICES`.
@@ -105,7 +115,7 @@ class Choices:
     """
 
     field: str
-    choices: tuple[str, ...]
+    choices: tuple[str | bool, ...]
     reason: str = ""
 
     def __post_init__(self) -> None:
@@ -113,17 +123,18 @@ class Choices:
         _check_field(self.field, list(CHOICES))
         _check_reason(self.field, self.reason)
         allowed = CHOICES[self.field]
+        names = ", ".join(map(shown, allowed))
         if not isinstance(self.choices, (list, tuple)) or not self.choices:
             raise SpaceError(
-                f"{self.field}: choices must be a list of one or more of {', '.join(allowed)},"
-                f" got {self.choices!r}",
+                f"{self.field}: choices must be a list of one or more of {names}, got {self.choices!r}",
                 key="choices",
             )
         for choice in self.choices:
-            if choice not in allowed:
+            # 1 equals True.
+            if not any(type(choice) is type(known) and choice == known for known in allowed):
                 raise SpaceError(
-                    f"{self.field} must be one of {', '.join(allowed)}, got {choice!r}"
-                    f"{did_you_mean(choice, allowed)}",
+                    f"{self.field} must be one of {names}, got {choice!r}"
+                    f"{did_you_mean(choice, map(shown, allowed))}",
                     key="choices",
                 )
             if self.choices.count(choice) > 1:
@@ -134,20 +145,23 @@ class Choices:
 
     def __str__(self) -> str:
         """The choices as tables and messages show them."""
-        return f"{self.choices[0]} (fixed)" if self.single else ", ".join(self.choices)
+        names = ", ".join(map(shown, self.choices))
+        return f"{names} (fixed)" if self.single else names
 
     @property
     def single(self) -> bool:
         """Whether the field is held at one value, so that there is nothing to search."""
         return len(self.choices) == 1
 
-    def holds(self, value: float | str) -> bool:
+    def holds(self, value: Value) -> bool:
         """Whether `value` is one of the choices."""
         return value in self.choices
 
-    def suggest(self, trial: "BaseTrial") -> int | float | str:
+    def suggest(self, trial: "BaseTrial") -> Value:
         """One of the choices, from `trial`; one choice alone is no parameter of the trial."""
-        return self.choices[0] if self.single else trial.suggest_categorical(self.field, self.choices)
+        if self.single:
+            return self.choices[0]
+        return cast(Value, trial.suggest_categorical(self.field, self.choices))
 
     def to_dict(self) -> dict[str, Any]:
         """The choices as JSON-ready values, without their field."""

@@ -10,13 +10,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from search.recipe_words import ARTICLES_OWN, describe_beyond, describe_dropouts
+from search.space import Space
 from search.study import Settings
 from search.summary import STATES, TrialSummary, best_trial
 from trainer.article import BAND
-from trainer.recipe import ARTICLE, Recipe
+from trainer.limits import shown
+from trainer.recipe import ARTICLE, Recipe, Value
 
 BAND_PERCENT: Final = f"{100 * BAND[0]:.0f}-{100 * BAND[1]:.0f} %"
 """The article's result as it puts it: "77-78 %"."""
+
+ARTICLE_ALONE: Final = Space("article alone", ())
+"""Nothing is searched."""
 
 STATE_STYLES: Final[Mapping[str, str]] = {
     "complete": "green",
@@ -43,17 +49,6 @@ _COLUMNS: Final[Sequence[tuple[str, JustifyMethod]]] = (
 )
 
 
-def describe_optimizer(recipe: Recipe | None) -> str:
-    """What drives the training, in about 20 characters: `adam lr 0.0012`; `?` for an unknown recipe."""
-    return "?" if recipe is None else f"{recipe.optimizer} lr {recipe.learning_rate:.3g}"
-
-
-def describe_dropouts(recipe: Recipe) -> str:
-    """The four dropout rates from the image to the classes: `0.30/0.30/0.40/0.30`."""
-    rates = (recipe.dropout_block1, recipe.dropout_block2, recipe.dropout_block3, recipe.dropout_dense)
-    return "/".join(f"{rate:.2f}" for rate in rates)
-
-
 def is_articles_recipe(trial: TrialSummary) -> bool:
     """Whether `trial` is the study's yardstick: number 0, the article's recipe but for epochs and seed."""
     if trial.number != 0 or trial.recipe is None:
@@ -72,10 +67,15 @@ def compare_with_band(value: float) -> str:
 
 
 def settings_lines(settings: Settings) -> list[str]:
-    """What a study searches and with what, a line each; fields of the same range share one."""
+    """What a study searches and with what, a line each; fields of the same range share one.
+
+    What is held where the article has it goes without saying, but for the article's own numbers.
+    """
+    space = settings.capped_space
     fields: dict[str, list[str]] = {}
-    for field, text, _ in settings.capped_space.describe():
-        fields.setdefault(text, []).append(field)
+    for field, text, _ in space.describe():
+        if field in ARTICLES_OWN or str(space.range_of(field)) != str(ARTICLE_ALONE.range_of(field)):
+            fields.setdefault(text, []).append(field)
     return [
         *(f"{', '.join(names)}: {text}" for text, names in fields.items()),
         f"space {settings.space.name}; {settings.train_samples:,} training images; seed {settings.seed}",
@@ -89,12 +89,15 @@ def trials_table(trials: Sequence[TrialSummary], limit: int = 20) -> Table:
 
     Args:
         trials: In any order.
-        limit: At most this many rows, at least 0; the caption counts what is left out, by state.
+        limit: At most this many rows, at least 0; the caption counts what is left out, by state, and tells
+            what goes beyond the article in the rows.
     """
     ordered = sorted(trials, key=_rank)
     best = best_trial(list(trials))
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.caption, table.caption_justify = _left_out(ordered[limit:]), "left"
+    # A column would leave no room for the others in 80.
+    notes = [_left_out(ordered[limit:]), *map(_beyond_line, ordered[:limit])]
+    table.caption, table.caption_justify = "\n".join(filter(None, notes)) or None, "left"
     for header, justify in _COLUMNS:
         table.add_column(header, justify=justify, no_wrap=True, vertical="bottom")
     for trial in ordered[:limit]:
@@ -186,6 +189,11 @@ def _value_cell(trial: TrialSummary) -> str:
     return "" if last_value is None else f"({100 * last_value:.2f})"
 
 
+def _beyond_line(trial: TrialSummary) -> str | None:
+    words = "" if trial.recipe is None else describe_beyond(trial.recipe)
+    return f"trial {trial.number}: {words}" if words else None
+
+
 def _left_out(trials: Sequence[TrialSummary]) -> str | None:
     return f"{len(trials)} more not shown: {_count_states(trials)}" if trials else None
 
@@ -218,19 +226,20 @@ def _yardstick_comparison(value: float, yardstick: TrialSummary) -> str:
 
 
 def _recipe_table(recipe: Recipe, title: str) -> Table:
-    """Every field of `recipe` beside the article's, those that differ in bold."""
+    """The recipe beside the article's, what differs in bold; what neither has is left out."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("recipe")
     table.add_column(title, justify="right")
     table.add_column("the article", justify="right", style="dim")
     for (name, value), article in zip(recipe.to_dict().items(), ARTICLE.to_dict().values(), strict=True):
-        style = "bold" if value != article else ""
-        table.add_row(name.replace("_", " "), Text(_field_text(value), style=style), _field_text(article))
+        if name in ARTICLES_OWN or value != article:
+            style = "bold" if value != article else ""
+            table.add_row(name.replace("_", " "), Text(_field_text(value), style=style), _field_text(article))
     return table
 
 
-def _field_text(value: float | int | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _field_text(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
 def _caution(complete: int) -> str:

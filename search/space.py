@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from search.conditions import CONDITIONS, applies
 from search.errors import SpaceError, StudyError
-from search.ranges import SEARCHABLE, Choices, NumberRange, Range, check_bound, fixed_range, range_from_dict
-from trainer.recipe import ARTICLE, OPTIMIZERS, Recipe
+from search.ranges import SEARCHABLE, Choices, Range, check_bound, fixed_range, range_from_dict
+from trainer.recipe import ARTICLE, Recipe, Value
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -72,10 +73,23 @@ class Space:
         reason = f"{epochs.reason}; here at most {cap}" if epochs.reason else f"at most {cap}"
         return self.replace(dataclasses.replace(epochs, low=min(epochs.low, cap), high=cap, reason=reason))
 
+    @property
+    def conditional(self) -> tuple[str, ...]:
+        """The fields searched in some trials and not in others, as another searched field has it."""
+        return tuple(
+            range_.field
+            for range_ in self.ranges
+            if range_.field in CONDITIONS and not self.range_of(CONDITIONS[range_.field].field).single
+        )
+
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows of a table: every field a space may range over, its range as text, the reason for it."""
-        ranges = [self.range_of(field) for field in SEARCHABLE]
-        return [(range_.field, str(range_), range_.reason) for range_ in ranges]
+        conditional = self.conditional
+        rows = []
+        for range_ in (self.range_of(field) for field in SEARCHABLE):
+            where = f", {CONDITIONS[range_.field]}" if range_.field in conditional else ""
+            rows.append((range_.field, f"{range_}{where}", range_.reason))
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """The space as JSON-ready values, for a study to remember."""
@@ -106,18 +120,24 @@ def suggest(trial: "BaseTrial", space: Space, seed: int) -> Recipe:
 
     Args:
         trial: A running trial, or one of fixed parameters; its parameters are the fields with more than one
-            value, suggested in the recipe's order.
+            value that mean something in the trial (`search.conditions`), suggested in the recipe's order,
+            those that depend on others last.
         space: Where to draw from.
         seed: The recipe's seed, which is not searched.
 
     Raises:
         trainer.errors.RecipeError: The seed is out of range, or the trial holds a value that no recipe may.
     """
-    values = {range_.field: range_.suggest(trial) for range_ in space.ranges}
-    return Recipe.from_dict({**ARTICLE.to_dict(), **values, "seed": seed})
+    values: dict[str, Value] = {**ARTICLE.to_dict(), "seed": seed}
+    conditional = space.conditional
+    # What others depend on comes first.
+    for range_ in sorted(space.ranges, key=lambda range_: range_.field in conditional):
+        if applies(range_.field, values):
+            values[range_.field] = range_.suggest(trial)
+    return Recipe.from_dict(values)
 
 
-def params_of(recipe: Recipe, space: Space) -> dict[str, int | float | str]:
+def params_of(recipe: Recipe, space: Space) -> dict[str, Value]:
     """What to enqueue so that Optuna's parameters of a trial are `recipe`'s.
 
     Only values that the space's searched fields hold are given. A number out of its range would make Optuna
@@ -125,13 +145,14 @@ def params_of(recipe: Recipe, space: Space) -> dict[str, int | float | str]:
     range would record a result at a point that was never tried.
 
     Returns:
-        The values by field: all of the searched ones where the recipe is a point of the space.
+        The values by field: all of the searched ones that mean something in the recipe, where it is a point
+        of the space.
     """
     values = recipe.to_dict()
     return {
         range_.field: values[range_.field]
         for range_ in space.ranges
-        if not range_.single and range_.holds(values[range_.field])
+        if not range_.single and applies(range_.field, values) and range_.holds(values[range_.field])
     }
 
 
@@ -164,39 +185,3 @@ def difference(remembered: Space, given: Space) -> list[str]:
         for field, ours, theirs in pairs
         if ours != theirs
     ]
-
-
-_DROPOUT_REASON: Final = (
-    "from none to a little over the 0.2-0.5 usual for hidden units"
-    " (Srivastava et al. 2014, JMLR 15, appendix A); the article has {article}"
-)
-
-NAMED: Final[Mapping[str, Space]] = {
-    "article": Space(
-        "article",
-        (
-            *(
-                NumberRange(field, 0.0, 0.6, reason=_DROPOUT_REASON.format(article=getattr(ARTICLE, field)))
-                for field in ("dropout_block1", "dropout_block2", "dropout_block3", "dropout_dense")
-            ),
-            NumberRange(
-                "learning_rate",
-                1e-4,
-                1e-1,
-                log=True,
-                reason="ratios matter, not differences (Bengio 2012, arXiv:1206.5533); holds the"
-                " article's 0.01, Adam's usual 0.001, and the 0.1 at which plain SGD steps as far as momentum"
-                " 0.9 does at 0.01",
-            ),
-            Choices("optimizer", OPTIMIZERS, reason="the article names another optimizer as its next step"),
-            NumberRange(
-                "epochs",
-                5,
-                200,
-                log=True,
-                reason="each doubling of the cost is equally likely; 200 is the article's longest run",
-            ),
-        ),
-    ),
-}
-"""The spaces that `--space NAME` knows."""

@@ -6,9 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+from search.conditions import CONDITIONS
 from search.errors import SpaceError
+from search.named_spaces import NAMED
 from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, did_you_mean, fixed_range
-from search.space import NAMED, Space
+from search.space import Space
 
 NUMBER_KEYS: Final = ("low", "high", "log", "fixed")
 """What the table of a number may say."""
@@ -71,7 +73,11 @@ def _space(path: Path, text: str) -> Space:
         for field, table in document.items():
             where = (field,)
             ranges[field] = _changed(field, table, ranges.get(field), f"set in {path.name}")
-        return Space(path.name, tuple(ranges.values()))
+        space = Space(path.name, tuple(ranges.values()))
+        for field in document:
+            where = (field,)
+            _check_effect(field, space)
+        return space
     except SpaceError as exc:
         table = document.get(where[0])
         if exc.key and isinstance(table, dict):
@@ -115,6 +121,20 @@ def _changed(field: str, table: Any, old: Range | None, reason: str) -> Range:
     elif "low" not in table or "high" not in table:
         raise SpaceError(f"{field} is not searched by the base; give both low and high, or fixed")
     return NumberRange(field, reason=reason, **table)
+
+
+def _check_effect(field: str, space: Space) -> None:
+    """Refuse what the file says of a field that means nothing in any of the space's recipes."""
+    condition = CONDITIONS.get(field)
+    if condition is None:
+        return
+    other = space.range_of(condition.field)
+    can = map(condition.holds, other.choices if isinstance(other, Choices) else (other.high,))
+    if not any(can):
+        raise SpaceError(
+            f"{field} means something only {condition}, but {condition.field} is {other};"
+            f" widen {condition.field}, or leave {field} out"
+        )
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int:

@@ -1,9 +1,11 @@
 """How a study's recipes are chosen, and which trials are stopped early."""
 
+import warnings
 from typing import Final
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
@@ -35,8 +37,14 @@ class TrialSeededSampler(TPESampler):
     """
 
     def __init__(self, settings: Settings) -> None:
-        """A sampler for a study of these settings."""
-        super().__init__(seed=settings.seed)
+        """A sampler for a study of these settings.
+
+        Multivariate TPE models together the parameters that all trials have, and each of the others for
+        itself. Where some have none of a few, as a trial without steps has no `step_at`, it is told to
+        model together what trials have in common (`group`), which is the same where all have all.
+        """
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            super().__init__(seed=settings.seed, group=bool(settings.space.conditional))
         self._seed = settings.seed
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

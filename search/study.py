@@ -10,7 +10,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study, StudyDirection
 
 from search.errors import StudyError
-from search.space import NAMED, Space, difference, params_of
+from search.named_spaces import NAMED
+from search.space import Space, difference, params_of
 from search.study_note import note_attrs
 from search.summary import RECIPE_KEY
 from storage.artifacts import Artifacts, check_outside

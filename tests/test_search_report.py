@@ -1,5 +1,6 @@
 """The tables and dicts say which trial is best, what it is, and what its value is not."""
 
+import dataclasses
 import json
 from datetime import datetime, timedelta
 from io import StringIO
@@ -8,14 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from search.named_spaces import NAMED
+from search.recipe_words import ARTICLES_OWN
 from search.report import (
     best_report,
     compare_with_band,
     is_articles_recipe,
+    settings_lines,
     status_json,
     trial_json,
     trials_table,
 )
+from search.study import Settings
 from search.summary import STATES, TrialSummary
 from trainer.recipe import ARTICLE, Recipe
 
@@ -92,7 +97,32 @@ def test_the_best_report_compares_with_the_article() -> None:
     fields = {line[:14].strip(): line[14:].split() for line in shown.splitlines()}
     assert fields["optimizer"] == ["adam", "momentum"]
     assert fields["learning rate"] == ["0.0012", "0.01"]
-    assert all(name.replace("_", " ") in fields for name in ARTICLE.to_dict())
+    assert all(name.replace("_", " ") in fields for name in ARTICLES_OWN)
+    assert "schedule" not in fields
+
+
+def test_what_goes_beyond_the_article_is_shown_where_there_is_any() -> None:
+    """The table tells it below, trial by trial, the best report field by field, in 80 columns too."""
+    recipe = dataclasses.replace(RECIPE, schedule="cosine", label_smoothing=0.1)
+    trials = [summary(1, accuracy=0.6), summary(2, accuracy=0.7, recipe=recipe)]
+    assert "trial 1" not in rendered(trials_table(trials[:1]))
+    lines = rendered(trials_table(trials, limit=1), 80).splitlines()
+    assert [line.strip() for line in lines[-2:]] == [
+        "1 more not shown: 1 complete",
+        "trial 2: cosine, smoothing 0.1",
+    ]
+    fields = {line[:16].strip(): line[16:].split() for line in rendered(best_report(trials)).splitlines()}
+    assert fields["schedule"] == ["cosine", "constant"]
+    assert "warmup" not in fields
+
+
+def test_the_settings_say_what_is_searched_and_no_more() -> None:
+    """Fields held where the article has them go without saying, but for the article's own numbers."""
+    article = settings_lines(Settings(NAMED["article"]))
+    assert "batch_size: 64 (fixed)" in article
+    assert not any("schedule" in line for line in article)
+    schedules = settings_lines(Settings(NAMED["schedules"]))
+    assert "step_at: 0.3 to 0.95, where schedule is step" in schedules
 
 
 def test_the_best_report_warns_of_the_flattery() -> None:

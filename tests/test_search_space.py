@@ -13,15 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from search.conditions import CONDITIONS, applies
 from search.errors import SpaceError, StudyError
+from search.named_spaces import NAMED
 from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, fixed_range
-from search.space import NAMED, Space, difference, params_of, record_params, suggest
+from search.space import Space, difference, params_of, record_params, suggest
 from search.space_file import load_space
 from trainer.recipe import ARTICLE, LIMITS, OPTIMIZERS, Recipe
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 ARTICLE_SPACE = NAMED["article"]
+NAMES = ", ".join(NAMED)
 
 
 def values_of(field: str) -> st.SearchStrategy[Any]:
@@ -58,6 +61,23 @@ def recipes(draw: st.DrawFn) -> Recipe:
     return Recipe(**{field: draw(values_of(field)) for field in SEARCHABLE}, seed=draw(values_of("seed")))
 
 
+def assert_in_space(recipe: Recipe, space: Space) -> None:
+    """Each field lies in its range, or means nothing and has the article's value."""
+    for field, value in recipe.to_dict().items():
+        if field != "seed":
+            meant = applies(field, recipe.to_dict())
+            assert space.range_of(field).holds(value) if meant else value == getattr(ARTICLE, field), field
+
+
+def has_effect(field: str, space: Space) -> bool:
+    """Whether the field means something in a recipe of the space."""
+    condition = CONDITIONS.get(field)
+    if condition is None:
+        return True
+    other = space.range_of(condition.field)
+    return any(map(condition.holds, other.choices if isinstance(other, Choices) else (other.high,)))
+
+
 def new_study() -> optuna.Study:
     """A study in memory that draws at random."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -90,10 +110,39 @@ def test_a_named_space_goes_by_its_key_and_gives_a_reason_for_each_range(name: s
     assert all(range_.reason for range_ in NAMED[name].ranges)
 
 
-def test_the_article_is_a_point_of_its_space() -> None:
-    """Every field of the article's recipe lies in the range searched, and none is left out but batch size."""
-    assert all(range_.holds(getattr(ARTICLE, range_.field)) for range_ in ARTICLE_SPACE.ranges)
-    assert {*params_of(ARTICLE, ARTICLE_SPACE), "batch_size"} == set(SEARCHABLE)
+@pytest.mark.parametrize("space", NAMED.values(), ids=lambda space: space.name)
+def test_the_article_is_a_point_of_every_space(space: Space) -> None:
+    """Every field of the article's recipe lies in the range searched, also where it means nothing there."""
+    assert all(range_.holds(getattr(ARTICLE, range_.field)) for range_ in space.ranges)
+    meant = [range_.field for range_ in space.ranges if applies(range_.field, ARTICLE.to_dict())]
+    assert list(params_of(ARTICLE, space)) == meant
+
+
+@pytest.mark.parametrize("space", NAMED.values(), ids=lambda space: space.name)
+def test_a_named_space_searches_what_the_article_space_does(space: Space) -> None:
+    """The ranges of the article's own fields are the same in all of them."""
+    for range_ in ARTICLE_SPACE.ranges:
+        assert space.range_of(range_.field) == range_
+
+
+def test_the_article_space_searches_the_articles_fields() -> None:
+    """The batch size is held, and nothing beyond the article is searched; no field depends on another."""
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    assert [range_.field for range_ in ARTICLE_SPACE.ranges] == fields[: fields.index("batch_size")]
+    assert ARTICLE_SPACE.conditional == ()
+
+
+@pytest.mark.parametrize("field", CONDITIONS)
+def test_a_condition_is_of_a_field_that_has_none(field: str) -> None:
+    """What a field depends on depends on nothing, is searchable, and can be such and otherwise."""
+    condition = CONDITIONS[field]
+    assert field in SEARCHABLE
+    assert condition.field in SEARCHABLE
+    assert condition.field not in CONDITIONS
+    if condition.values:
+        assert set(condition.values) < set(CHOICES[condition.field])
+    else:
+        assert LIMITS[condition.field].low < condition.at_least <= LIMITS[condition.field].high
 
 
 def test_the_article_space_searches_every_optimizer_and_costs_by_their_ratio() -> None:
@@ -107,7 +156,16 @@ def test_a_table_of_the_space_shows_what_is_not_searched_too() -> None:
     """The rows are all fields in the recipe's order, the batch size held at the article's 64."""
     rows = ARTICLE_SPACE.describe()
     assert [row[0] for row in rows] == list(SEARCHABLE)
-    assert rows[-1] == ("batch_size", "64 (fixed)", "the article's value, not searched")
+    assert ("batch_size", "64 (fixed)", "the article's value, not searched") in rows
+
+
+def test_a_table_of_a_space_says_when_a_field_is_searched() -> None:
+    """A range that is drawn in some trials only says in which; where it always is, nothing needs saying."""
+    rows = {row[0]: row[1] for row in NAMED["schedules"].describe()}
+    assert rows["step_at"] == "0.3 to 0.95, where schedule is step"
+    assert rows["schedule"] == "constant, step, cosine, warmup_cosine, plateau"
+    steps = NAMED["schedules"].replace(Choices("schedule", ("step",)))
+    assert dict(row[:2] for row in steps.describe())["step_at"] == "0.3 to 0.95"
 
 
 def test_order_of_ranges_and_choices_makes_no_other_space() -> None:
@@ -215,21 +273,45 @@ def test_the_articles_value_is_the_same_said_or_unsaid() -> None:
 @settings(deadline=None)
 @given(spaces(), st.integers(0, 2**31 - 1))
 def test_a_suggested_recipe_lies_in_its_space(space: Space, seed: int) -> None:
-    """A sampled recipe has its seed, and each field in its range or at the article's value."""
+    """A sampled recipe has its seed, and each field in its range, or where it means nothing the article's."""
     trial = new_study().ask()
     recipe = suggest(trial, space, seed)
     assert recipe.seed == seed
-    assert all(space.range_of(field).holds(getattr(recipe, field)) for field in SEARCHABLE)
+    assert_in_space(recipe, space)
     assert trial.params == params_of(recipe, space)
+
+
+@pytest.mark.parametrize("space", NAMED.values(), ids=lambda space: space.name)
+def test_a_field_is_a_parameter_only_where_it_means_something(space: Space) -> None:
+    """Of a hundred trials each has the parameters that its own choices call for, and all come up."""
+    study = new_study()
+    drawn: set[str] = set()
+    for _ in range(100):
+        trial = study.ask()
+        recipe = suggest(trial, space, 0)
+        assert_in_space(recipe, space)
+        assert trial.params == params_of(recipe, space)
+        drawn |= set(trial.params)
+    assert drawn == {range_.field for range_ in space.ranges}
+
+
+def test_a_held_field_that_means_nothing_keeps_the_articles_value() -> None:
+    """A file may hold the factor of steps; trials without steps do not carry it."""
+    space = Space("x", (Choices("schedule", ("constant", "step")), NumberRange("step_factor", 0.3, 0.3)))
+    drawn = [suggest(optuna.trial.FixedTrial({"schedule": name}), space, 0) for name in ("constant", "step")]
+    assert [recipe.step_factor for recipe in drawn] == [ARTICLE.step_factor, 0.3]
 
 
 @settings(deadline=None)
 @given(spaces(), recipes())
 def test_an_enqueued_recipe_of_the_space_comes_back(space: Space, recipe: Recipe) -> None:
     """A recipe that the space holds comes back from an enqueued trial as it was, without a warning."""
-    sampled = suggest(new_study().ask(), space, 0).to_dict()
-    outside = [name for name in SEARCHABLE if not space.range_of(name).holds(getattr(recipe, name))]
-    inside = Recipe.from_dict({**recipe.to_dict(), **{name: sampled[name] for name in outside}})
+    values = recipe.to_dict()
+    for range_ in (space.range_of(field) for field in SEARCHABLE):
+        if not range_.holds(values[range_.field]):
+            values[range_.field] = range_.choices[0] if isinstance(range_, Choices) else range_.low
+    meaningless = [field for field in SEARCHABLE if not applies(field, values)]
+    inside = Recipe.from_dict({**values, **{field: getattr(ARTICLE, field) for field in meaningless}})
     study = new_study()
     study.enqueue_trial(params_of(inside, space))
     assert suggest(study.ask(), space, inside.seed) == inside
@@ -285,7 +367,7 @@ def test_a_file_changes_what_it_names_and_keeps_the_rest(tmp_path: Path) -> None
         )
     )
     assert space.name == "my.toml"
-    assert dict(row[:2] for row in space.describe()) == {
+    assert dict(row[:2] for row in space.describe() if "not searched" not in row[2]) == {
         "dropout_block1": "0 to 0.6",
         "dropout_block2": "0 to 0.6",
         "dropout_block3": "0 to 0.6",
@@ -316,6 +398,8 @@ def test_equal_bounds_hold_a_field(tmp_path: Path) -> None:
 def test_any_space_can_be_written_as_a_file(tmp_path: Path, space: Space) -> None:
     """A file that states the ranges of a space, in whatever way, gives that space's ranges."""
     lines = []
+    # What a file says of a field without effect is refused.
+    space = Space(space.name, tuple(range_ for range_ in space.ranges if has_effect(range_.field, space)))
     for range_ in space.ranges:
         match range_:
             case Choices():
@@ -358,9 +442,9 @@ def test_any_space_can_be_written_as_a_file(tmp_path: Path, space: Space) -> Non
         ("\n[epochs]\n", 2, "epochs must be a table with low or high or log or fixed, got {}"),
         ("epochs = 7", 1, "epochs must be a table with low or high or log or fixed, got 7"),
         ("[[epochs]]\nlow = 7", 1, "epochs must be a table"),
-        ("\nbase = 'artcle'", 2, "base must be one of article, got 'artcle'; did you mean 'article'?"),
-        ("base = 3", 1, "base must be one of article, got 3"),
-        ("[base]\nx = 3", 1, "base must be one of article, got {'x': 3}"),
+        ("\nbase = 'artcle'", 2, f"base must be one of {NAMES}, got 'artcle'; did you mean 'article'?"),
+        ("base = 3", 1, f"base must be one of {NAMES}, got 3"),
+        ("[base]\nx = 3", 1, f"base must be one of {NAMES}, got {{'x': 3}}"),
         (
             "[batch_size]\nlow = 3",
             1,
@@ -409,6 +493,17 @@ def test_any_space_can_be_written_as_a_file(tmp_path: Path, space: Space) -> Non
             2,
             "optimizer must be one of sgd, momentum, nesterov, rmsprop, adam, got 1",
         ),
+        # what depends on another field
+        (
+            "[epochs]\nlow = 5\n[step_at]\nlow = 0.5\nhigh = 0.6",
+            3,
+            "step_at means something only where schedule is step, but schedule is constant (fixed); widen",
+        ),
+        (
+            "base = 'schedules'\n[warmup]\nfixed = 0.1\n[schedule]\nfixed = 'step'",
+            2,
+            "warmup means something",
+        ),
         # ways to write a key
         ("# note\nepochs.high = 60\nepochs.low = 0", 3, "got 0"),
         ("\nepochs = { high = 60, low = 0 }", 2, "got 0"),
@@ -449,7 +544,7 @@ def test_a_file_must_be_there_and_be_a_file(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_names(name: str) -> None:
     """What is neither a name nor a file is refused with the names and with what a file must be."""
     message = refusal(name)
-    assert f"unknown space {name!r}; known are article, and a file must end in .toml or exist" in message
+    assert f"unknown space {name!r}; known are {NAMES}, and a file must end in .toml or exist" in message
     assert message.endswith("did you mean 'article'?") == (name == "artcle")
 
 

@@ -4,6 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from search.named_spaces import NAMED
+from search.space import params_of, suggest
 from search.strategy import attach_strategy
 from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
@@ -48,6 +50,29 @@ def test_the_same_seed_draws_the_same_recipes(database: Database) -> None:
 
     assert draws["a"] == draws["b"]
     assert set(draws["a"][1:]).isdisjoint(draws["c"][1:])
+
+
+def test_the_sampler_learns_from_fields_that_some_trials_have(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Past its first random trials it draws recipes of the space, in silence, and prefers what did well."""
+    space = NAMED["schedules"]
+    opened, _ = open_or_create_study(database, "s", Wishes(space))
+    study = attach_strategy(opened)
+    optuna.logging.enable_propagation()
+    try:
+        recipes = []
+        for number in range(40):
+            trial = study.ask()
+            recipe = suggest(trial, space, number)
+            assert trial.params == params_of(recipe, space)
+            study.tell(trial, recipe.step_at if recipe.schedule == "step" else 0.0)
+            recipes.append(recipe)
+    finally:
+        optuna.logging.disable_propagation()
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+    steps = [recipe.schedule == "step" for recipe in recipes]
+    assert sum(steps[20:]) > sum(steps[:20])
 
 
 def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list[bool]]:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.errors import SpaceError, StudyError
-from search.space import NAMED, Choices, NumberRange, Space
+from search.named_spaces import NAMED
+from search.ranges import Choices, NumberRange
+from search.space import Space
 from search.strategy import attach_strategy
 from search.study import (
     METRIC,
@@ -50,6 +52,22 @@ SETTINGS = st.builds(
 def test_settings_survive_json(settings: Settings) -> None:
     """What a study remembers is what it was given."""
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_settings_of_the_version_before_are_read() -> None:
+    """As that version wrote them; the space has no word on the fields that came later, and is the same."""
+    text = """{"space": {"name": "article", "ranges": {
+        "dropout_block1": {"low": 0.0, "high": 0.6, "log": false, "reason": "r"},
+        "dropout_block2": {"low": 0.0, "high": 0.6, "log": false, "reason": "r"},
+        "dropout_block3": {"low": 0.0, "high": 0.6, "log": false, "reason": "r"},
+        "dropout_dense": {"low": 0.0, "high": 0.6, "log": false, "reason": "r"},
+        "learning_rate": {"low": 0.0001, "high": 0.1, "log": true, "reason": "r"},
+        "optimizer": {"choices": ["sgd", "momentum", "nesterov", "rmsprop", "adam"], "reason": "r"},
+        "epochs": {"low": 5, "high": 200, "log": true, "reason": "r"}}},
+        "max_epochs": null, "train_samples": 40000, "seed": 0, "artifacts": null, "folder": ""}"""
+    settings = Settings.from_dict(json.loads(text))
+    assert Wishes(NAMED["article"]).conflicts(settings) == []
+    assert settings.space.conditional == ()
 
 
 @given(settings=SETTINGS)

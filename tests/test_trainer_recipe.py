@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.errors import RecipeError
-from trainer.recipe import ARTICLE, LIMITS, OPTIMIZERS, Recipe
+from trainer.recipe import ARTICLE, CHOICES, LIMITS, Recipe, Value
 
 FLOAT_FIELDS = sorted(name for name, limits in LIMITS.items() if limits.kind is float)
 INT_FIELDS = sorted(name for name, limits in LIMITS.items() if limits.kind is int)
@@ -39,11 +39,26 @@ def _outside(name: str) -> st.SearchStrategy[Any]:
 FIELDS_AND_OUTSIDE = st.sampled_from(sorted(LIMITS)).flatmap(
     lambda name: st.tuples(st.just(name), _outside(name))
 )
-RECIPES = st.builds(Recipe, **{name: _inside(name) for name in LIMITS}, optimizer=st.sampled_from(OPTIMIZERS))
+RECIPES = st.builds(
+    Recipe,
+    **{name: _inside(name) for name in LIMITS},
+    **{name: st.sampled_from(choices) for name, choices in CHOICES.items()},
+)
+BEYOND: dict[str, Value] = {
+    "schedule": "constant",
+    "step_at": 0.5,
+    "step_factor": 0.1,
+    "warmup": 0.05,
+    "plateau_patience": 0.1,
+    "plateau_factor": 0.1,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+}
+"""What a recipe has beyond the article, as it is where it does nothing."""
 
 
 def test_the_article_is_the_articles_recipe() -> None:
-    """ARTICLE holds the numbers that the article prints."""
+    """ARTICLE holds the numbers that the article prints, and all else is switched off."""
     assert ARTICLE.to_dict() == {
         "dropout_block1": 0.3,
         "dropout_block2": 0.3,
@@ -54,12 +69,20 @@ def test_the_article_is_the_articles_recipe() -> None:
         "epochs": 100,
         "batch_size": 64,
         "seed": 0,
+        **BEYOND,
     }
 
 
-def test_every_field_but_the_optimizer_has_a_range() -> None:
-    """No numeric field goes unchecked."""
-    assert {field.name for field in dataclasses.fields(Recipe)} == {*LIMITS, "optimizer"}
+def test_a_recipe_of_an_older_version_is_the_same_recipe() -> None:
+    """Where the fields beyond the article are missing, they are switched off."""
+    older = {name: value for name, value in ARTICLE.to_dict().items() if name not in BEYOND}
+    assert len(older) == 9
+    assert Recipe.from_dict({**older, "seed": 4}) == dataclasses.replace(ARTICLE, seed=4)
+
+
+def test_every_field_is_checked() -> None:
+    """Each has either a range or a list of what it may hold."""
+    assert sorted(field.name for field in dataclasses.fields(Recipe)) == sorted([*LIMITS, *CHOICES])
 
 
 @pytest.mark.parametrize(
@@ -135,21 +158,22 @@ def test_every_number_is_kept_as_the_fields_own_type() -> None:
     assert type(Recipe(learning_rate=np.float64(0.5)).learning_rate) is float
 
 
-@pytest.mark.parametrize("value", ["SGD", "", "adamw", " adam", None, 1, True, ["adam"]], ids=repr)
-def test_an_unknown_optimizer_is_refused(value: Any) -> None:
-    """The error names the field, the value and every optimizer there is."""
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", ["SGD", "", "adamw", " adam", None, 1, 0, ["adam"], "True"], ids=repr)
+def test_an_unknown_choice_is_refused(name: str, value: Any) -> None:
+    """The error names the field, the value and every choice there is; 1 is not true."""
     with pytest.raises(RecipeError) as caught:
-        Recipe(optimizer=value)
+        Recipe(**{name: value})
     message = str(caught.value)
-    assert message.startswith("optimizer ")
-    assert repr(value) in message
-    assert all(name in message for name in OPTIMIZERS)
+    assert message.startswith(f"{name} must be one of ")
+    assert message.endswith(f"got {value!r}")
+    assert all(str(choice).lower() in message for choice in CHOICES[name])
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_is_taken(name: str) -> None:
-    """Each name in OPTIMIZERS makes a recipe."""
-    assert Recipe(optimizer=name).optimizer == name
+@pytest.mark.parametrize(("name", "choice"), [(name, one) for name in CHOICES for one in CHOICES[name]])
+def test_every_choice_is_taken(name: str, choice: Any) -> None:
+    """Each value in CHOICES makes a recipe."""
+    assert getattr(Recipe(**{name: choice}), name) == choice
 
 
 @given(st.text().filter(lambda name: name not in ARTICLE.to_dict()))
@@ -176,7 +200,7 @@ def test_from_dict_checks_values_too() -> None:
         Recipe.from_dict({**ARTICLE.to_dict(), "epochs": 0})
 
 
-@pytest.mark.parametrize("name", [*LIMITS, "optimizer"])
+@pytest.mark.parametrize("name", [*LIMITS, *CHOICES])
 def test_a_recipe_cannot_be_changed(name: str) -> None:
     """A recipe is a value: equal ones are interchangeable, also as keys."""
     with pytest.raises(dataclasses.FrozenInstanceError):

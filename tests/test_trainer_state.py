@@ -147,6 +147,17 @@ def test_another_versions_bytes_are_refused(change: dict[str, Any], reason: str)
         TrainingState.from_bytes(content)
 
 
+def test_a_state_of_the_version_before_is_read() -> None:
+    """Its recipe had nine fields; what they lack is switched off."""
+    older = {name: value for name, value in list(STATE.recipe.to_dict().items())[:9]}
+    assert list(older)[-1] == "seed"
+    header = {"format": 2, "recipe": older, "precision": "bfloat16", "weights": 2}
+    header["history"] = [dataclasses.asdict(result) for result in STATE.history]
+    arrays = (*STATE.weights, *STATE.optimizer)
+    content = _sealed(np.frombuffer(json.dumps(header).encode(), np.uint8), *arrays)
+    _assert_same(TrainingState.from_bytes(content), STATE)
+
+
 @pytest.mark.parametrize("header", [b"[]", b"1", b"{}", b"not JSON", b"\xff", b""])
 def test_whole_bytes_without_a_header_are_refused(header: bytes) -> None:
     """Arrays of another program are refused as such."""

@@ -1,7 +1,8 @@
 """The traced program that trains one trial at a time, for all trials of one shape."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import keras
@@ -19,33 +20,66 @@ SEEDS_PER_STEP: Final = 16
 """Random streams of one step: one for each dropout layer, the last for the epoch's shuffling."""
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a traced program of training consists of, besides its network.
+
+    Attributes:
+        optimizer: One of `trainer.recipe.OPTIMIZERS`.
+        decays: Whether there is weight decay.
+        smooths: Whether labels are smoothed.
+    """
+
+    optimizer: str
+    decays: bool
+    smooths: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Program":
+        """The program of a recipe: nothing that is switched off is in it."""
+        return cls(recipe.optimizer, decays=recipe.weight_decay > 0, smooths=recipe.label_smoothing > 0)
+
+
 class Engine:
     """One optimizer that trains a network, as a traced program.
 
     What differs between the trials that share it enters as tensors or variables: weights, optimizer state,
-    learning rate, dropout rates, batch size, seed, epoch. `load` a state, `run_steps`, `save` a state.
+    learning rate, weight decay, smoothing, dropout rates, batch size, seed, epoch. `load` a state,
+    `run_steps`, `save` a state.
 
     Attributes:
         images: Training images, those of an epoch.
         steps: Of an epoch of the loaded trial.
-        traces: How often the program was traced: once.
     """
 
     def __init__(
-        self, optimizer: str, network: Network, train: DeviceSplit, *, jit_compile: bool = False
+        self,
+        program: Program,
+        network: Network,
+        train: DeviceSplit,
+        *,
+        jit_compile: bool = False,
+        on_trace: Callable[[], None] = lambda: None,
     ) -> None:
-        """A program for that optimizer, network and split; others may share the network, one at a time.
+        """That program for that network and split; others may share the network, one at a time.
 
         With `jit_compile`, XLA compiles the step, once for each size of batch that it meets. Not the loop
         around the steps: XLA has no `stateless_shuffle`, and makes a batch whose size is a variable as large
         as all training images (seen in its program, TensorFlow 2.21). For GPUs: on a CPU such a step takes
         twenty times as long.
+
+        `on_trace` is called when the program is traced: once.
         """
         self.images = len(train)
         self.steps = 0
-        self.traces = 0
+        self._on_trace = on_trace
         self._train, self._network, self._model = train, network, network.model
-        self._optimizer = build_optimizer(optimizer, learning_rate=0.01)
+        self._optimizer = build_optimizer(program.optimizer, learning_rate=0.01)
+        self._weight_decay = tf.Variable(0.0, trainable=False)
+        if program.decays:
+            # Keras reads the attribute in each step, and would hold a number that it was made with as one.
+            self._optimizer.weight_decay = self._weight_decay
+        self._label_smoothing = tf.Variable(0.0, trainable=False) if program.smooths else None
         self._optimizer.build(self._model.trainable_variables)
         self._optimizer_start = [variable.numpy() for variable in self._optimizer.variables]
         # By identity: Keras's variables are equal where their values are, and the step counter comes first.
@@ -84,6 +118,9 @@ class Engine:
         self._network.rates.assign(dropout_rates(state.recipe))
         self._seed.assign(state.recipe.seed)
         self._batch_size.assign(state.recipe.batch_size)
+        self._weight_decay.assign(state.recipe.weight_decay)
+        if self._label_smoothing is not None:
+            self._label_smoothing.assign(state.recipe.label_smoothing)
         self.steps = math.ceil(self.images / state.recipe.batch_size)
 
     def save(self, recipe: Recipe, history: tuple[EpochResult, ...]) -> TrainingState:
@@ -92,11 +129,16 @@ class Engine:
         weights = tuple(self._model.get_weights())
         return TrainingState(recipe, self._network.precision, weights, optimizer, history)
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Let the next steps use that rate."""
+        self._optimizer.learning_rate.assign(rate)
+
     def run_steps(self, epoch: int, first: int, last: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Train steps `first` to `last` - 1, from 0, of `epoch`, from 1.
 
         Returns:
-            Summed cross-entropy, float32 (), and images classified rightly, int32 (); neither is waited for.
+            Summed cross-entropy, with smoothed labels where they are, float32 (), and images classified
+            rightly, int32 (); neither is waited for.
         """
         arguments = [tf.constant(value, tf.int64) for value in (epoch, self.steps, first, last)]
         total: tuple[tf.Tensor, tf.Tensor] = self._run_steps(*arguments)
@@ -105,7 +147,7 @@ class Engine:
     def _trace_steps(
         self, epoch: tf.Tensor, steps: tf.Tensor, first: tf.Tensor, last: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        self.traces += 1
+        self._on_trace()
         images = len(self._train)
         order = tf.random.experimental.stateless_shuffle(
             tf.range(images), self._stream(epoch * steps, SEEDS_PER_STEP - 1), alg="philox"
@@ -141,7 +183,7 @@ class Engine:
         inputs = scale(images, tf.as_dtype(self._network.precision))
         with tf.GradientTape() as tape:
             logits = self._model([inputs, self._network.rates, seed], training=True)
-            loss = self._network.loss(labels, logits)
+            loss = self._network.loss(labels, logits, self._label_smoothing)
             mean = loss / tf.cast(tf.size(labels), loss.dtype)
         gradients = tape.gradient(mean, self._model.trainable_variables)
         self._optimizer.apply(gradients, self._model.trainable_variables)

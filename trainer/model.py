@@ -80,15 +80,18 @@ def initial_weights(model: keras.Model, seed: int) -> list[npt.NDArray[np.float3
     ]
 
 
-def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    name: str, learning_rate: float, weight_decay: float | None = None
+) -> keras.optimizers.Optimizer:
     """The Keras optimizer of that name (`trainer.recipe.OPTIMIZERS`), all else at Keras's defaults."""
     # Named, because Keras would number them in the order of their making, and so the arrays in the file.
+    common = {"learning_rate": learning_rate, "weight_decay": weight_decay, "name": name}
     makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
-        "sgd": lambda: keras.optimizers.SGD(learning_rate, name=name),
-        "momentum": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM, name=name),
-        "nesterov": lambda: keras.optimizers.SGD(learning_rate, momentum=MOMENTUM, nesterov=True, name=name),
-        "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, name=name),
-        "adam": lambda: keras.optimizers.Adam(learning_rate, name=name),
+        "sgd": lambda: keras.optimizers.SGD(**common),
+        "momentum": lambda: keras.optimizers.SGD(momentum=MOMENTUM, **common),
+        "nesterov": lambda: keras.optimizers.SGD(momentum=MOMENTUM, nesterov=True, **common),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**common),
+        "adam": lambda: keras.optimizers.Adam(**common),
     }
     return makers[name]()
 
@@ -117,10 +120,10 @@ def compile_model(model: keras.Model, recipe: Recipe, optimizer_state: Arrays) -
 
     Args:
         model: As `build_model` gives it.
-        recipe: Names the optimizer.
+        recipe: Names the optimizer and its weight decay.
         optimizer_state: One array for each of the optimizer's variables, in Keras's order.
     """
-    optimizer = build_optimizer(recipe.optimizer, recipe.learning_rate)
+    optimizer = build_optimizer(recipe.optimizer, recipe.learning_rate, recipe.weight_decay or None)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     optimizer.build(model.trainable_variables)
     for variable, value in zip(optimizer.variables, optimizer_state, strict=True):

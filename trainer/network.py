@@ -1,11 +1,13 @@
 """The network that trials train, on the device, with the traced program that validates it."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 from trainer.device import DeviceSplit
 from trainer.evaluation import BATCH, count_hits, scale
-from trainer.model import build_twin, dropout_rates
+from trainer.model import CLASSES, build_twin, dropout_rates
 from trainer.precision import Precision
 from trainer.recipe import Recipe
 
@@ -17,17 +19,21 @@ class Network:
         model: `build_twin`'s.
         precision: What it computes in.
         rates: Dropout rates of the loaded trial, float32 (4,).
-        loss: Cross-entropy summed over a batch: labels int32 (n,), logits float32 (n, 10) to float32 ().
-        traces: How often the program was traced: once, whatever optimizers train the weights.
     """
 
-    def __init__(self, precision: Precision, validation: DeviceSplit) -> None:
-        """The network, to be validated on that split."""
+    def __init__(
+        self, precision: Precision, validation: DeviceSplit, on_trace: Callable[[], None] = lambda: None
+    ) -> None:
+        """The network, to be validated on that split.
+
+        `on_trace` is called when that is traced: once, whatever optimizers train the weights.
+        """
         self.model = build_twin(precision)
         self.precision = precision
         self.rates = tf.Variable(tf.zeros([len(dropout_rates(Recipe()))]), trainable=False)
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-        self.traces = 0
+        self._loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+        self._loss_of_shares = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+        self._on_trace = on_trace
         self._validation = validation
         self._run_validation = tf.function(self._trace_validation)
 
@@ -36,8 +42,27 @@ class Network:
         loss, hits = self._run_validation()
         return float(loss) / len(self._validation), int(hits) / len(self._validation)
 
+    def loss(
+        self, labels: tf.Tensor, logits: tf.Tensor, label_smoothing: tf.Variable | None = None
+    ) -> tf.Tensor:
+        """Cross-entropy summed over a batch.
+
+        Args:
+            labels: int32 (n,).
+            logits: float32 (n, 10).
+            label_smoothing: float32 (), in [0, 1); None for none.
+
+        Returns:
+            float32 ().
+        """
+        if label_smoothing is None:
+            return self._loss(labels, logits)
+        # Keras's formula; its own losses ask in Python whether there is any smoothing.
+        shares = tf.one_hot(labels, CLASSES) * (1.0 - label_smoothing) + label_smoothing / CLASSES
+        return self._loss_of_shares(shares, logits)
+
     def _trace_validation(self) -> tuple[tf.Tensor, tf.Tensor]:
-        self.traces += 1
+        self._on_trace()
         images, dtype = len(self._validation), tf.as_dtype(self.precision)
         loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
         seed = tf.zeros([2], tf.int64)
@@ -47,6 +72,6 @@ class Network:
             labels = self._validation.labels[begin:end]
             inputs = scale(self._validation.images[begin:end], dtype)
             logits = self.model([inputs, self.rates, seed], training=False)
-            loss += self.loss(labels, logits)
+            loss += self._loss(labels, logits)
             hits += count_hits(labels, logits)
         return loss, hits

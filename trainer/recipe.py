@@ -6,34 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trainer.errors import RecipeError
+from trainer.limits import CHOICES, LIMITS, OPTIMIZERS, SCHEDULES, Limits, shown
 
-OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
-"""By name: plain SGD, SGD with momentum 0.9, the same with Nesterov's look-ahead, RMSprop, Adam."""
+__all__ = ["ARTICLE", "CHOICES", "LIMITS", "OPTIMIZERS", "SCHEDULES", "Limits", "Recipe", "Value"]
 
-
-@dataclass(frozen=True)
-class Limits:
-    """The closed range of a numeric field; `kind` is the type its values have."""
-
-    kind: type[int] | type[float]
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """The range as an error message shows it."""
-        return f"{'a whole number' if self.kind is int else 'a number'} from {self.low:g} to {self.high:g}"
-
-
-LIMITS: Final[Mapping[str, Limits]] = {
-    "dropout_block1": Limits(float, 0.0, 0.95),
-    "dropout_block2": Limits(float, 0.0, 0.95),
-    "dropout_block3": Limits(float, 0.0, 0.95),
-    "dropout_dense": Limits(float, 0.0, 0.95),
-    "learning_rate": Limits(float, 1e-8, 10.0),
-    "epochs": Limits(int, 1, 10_000),
-    "batch_size": Limits(int, 1, 10_000),
-    "seed": Limits(int, 0, 2**31 - 1),
-}
+Value = float | int | str | bool
+"""What a field holds."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +28,18 @@ class Recipe:
         epochs: Passes over the training images, at least 1.
         batch_size: Images a step, at least 1.
         seed: Fixes the initial weights, the shuffling and the dropout masks, in [0, 2**31).
+        schedule: How the learning rate changes from epoch to epoch, one of `SCHEDULES` (`trainer.schedule`).
+        step_at: Share of the epochs after which schedule "step" changes the rate, in [0, 1].
+        step_factor: What it multiplies the rate by then, in [0.001, 1].
+        warmup: Share of the epochs over which schedule "warmup_cosine" raises the rate, in [0, 1].
+        plateau_patience: Share of the epochs that schedule "plateau" waits for a better validation loss, in
+            [0, 1], but at least an epoch.
+        plateau_factor: What it multiplies the rate by when it has waited in vain, in [0.001, 1].
+        weight_decay: A step first multiplies each trained weight, biases and all, by 1 - learning rate x
+            `weight_decay`, in [0, 1]: Keras's `weight_decay` of an optimizer, decoupled from the gradient
+            (Loshchilov and Hutter 2019, arXiv:1711.05101).
+        label_smoothing: Share of a label that is spread evenly over all classes in training, in [0, 0.9]
+            (Szegedy et al. 2016, arXiv:1512.00567). Validation losses have none.
 
     Raises:
         RecipeError: A field has the wrong type or lies outside its range.
@@ -65,14 +55,23 @@ class Recipe:
     batch_size: int = 64
     seed: int = 0
 
+    schedule: str = "constant"
+    step_at: float = 0.5
+    step_factor: float = 0.1
+    warmup: float = 0.05
+    plateau_patience: float = 0.1
+    plateau_factor: float = 0.1
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+
     def __post_init__(self) -> None:
         """Check every field against its range."""
         for name, limits in LIMITS.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), limits))
-        if self.optimizer not in OPTIMIZERS:
-            raise RecipeError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        for name, choices in CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
 
-    def to_dict(self) -> dict[str, float | int | str]:
+    def to_dict(self) -> dict[str, Value]:
         """The recipe as JSON-ready values, in field order."""
         return dataclasses.asdict(self)
 
@@ -99,6 +98,12 @@ def _checked(name: str, value: object, limits: Limits) -> int | float:
     if not limits.low <= value <= limits.high:
         raise RecipeError(f"{name} must be {limits}, got {value!r}")
     return limits.kind(value)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str | bool, ...]) -> None:
+    # 1 equals True, and a list has no hash.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise RecipeError(f"{name} must be one of {', '.join(map(shown, choices))}, got {value!r}")
 
 
 ARTICLE: Final = Recipe()

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import keras
@@ -12,17 +12,24 @@ import tensorflow as tf
 
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit, count_threads, telling_out_of_memory
-from trainer.engine import Engine
+from trainer.engine import Engine, Program
 from trainer.model import build_model, compile_model
 from trainer.model_file import model_to_bytes
 from trainer.network import Network
 from trainer.precision import Precision
+from trainer.recent import Recent
 from trainer.recipe import Recipe
 from trainer.record import RecipePlan, TrainingRecord
+from trainer.schedule import learning_rate
 from trainer.state import EpochResult, StateError, TrainingState
 
 STEPS_PER_CALL: Final = 50
 """Steps between two looks at the outside world: about a second on two cores, too rare to cost anything."""
+
+NETWORKS: Final = 4
+"""Networks that a trainer keeps: a search over architectures makes one for nearly every trial."""
+ENGINES: Final = 8
+"""Programs of training that a trainer keeps for a network: each optimizer's, and a few with other parts."""
 
 OnEpoch = Callable[[EpochResult, TrainingState], bool]
 OnSteps = Callable[[int, int, int], None]
@@ -76,9 +83,14 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains recipes on one pair of splits; recipes of one optimizer share a traced program.
+    """Trains recipes on one pair of splits; recipes that differ in numbers alone share a traced program.
 
     Not for several threads at once: a program has one set of variables.
+
+    Attributes:
+        precision: What a training that begins here is done in.
+        validation: The split that recipes are validated on.
+        traces: How often a program was traced so far, training or validation.
     """
 
     def __init__(
@@ -101,14 +113,8 @@ class Trainer:
         self._jit_compile = jit_compile
         self.validation = DeviceSplit.of(validation)
         self._train = DeviceSplit.of(train)
-        self._networks: dict[Precision, Network] = {}
-        self._engines: dict[tuple[str, Precision], Engine] = {}
-
-    @property
-    def traces(self) -> int:
-        """How often a program was traced so far, training or validation."""
-        validation = sum(network.traces for network in self._networks.values())
-        return validation + sum(engine.traces for engine in self._engines.values())
+        self._residents: Recent[Precision, _Resident] = Recent(NETWORKS)
+        self.traces = 0
 
     def train(
         self,
@@ -149,13 +155,13 @@ class Trainer:
         if state is not None and state.recipe != recipe:
             raise StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
         precision = self.precision if state is None else state.precision
-        network = self._network(precision)
-        engine = self._engine(recipe.optimizer, network)
+        network, engine = self._programs(recipe, precision)
         if state is None:
             state = engine.begin(recipe)
         engine.load(state)
         while state.epoch < recipe.epochs:
-            result = _train_epoch(engine, network, recipe, state.epoch + 1, on_steps)
+            rate = learning_rate(recipe, [result.validation_loss for result in state.history])
+            result = _train_epoch(engine, network, rate, state.epoch + 1, on_steps)
             former, state = state, engine.save(recipe, (*state.history, result))
             if not _is_finite(state):
                 return TrainingResult("diverged", former, result.epoch)
@@ -163,16 +169,34 @@ class Trainer:
                 return TrainingResult("stopped", state)
         return TrainingResult("finished", state)
 
-    def _network(self, precision: Precision) -> Network:
-        if precision not in self._networks:
-            self._networks[precision] = Network(precision, self.validation)
-        return self._networks[precision]
+    def _programs(self, recipe: Recipe, precision: Precision) -> tuple[Network, Engine]:
+        """The programs that train the recipe in that precision, and validate it."""
+        resident = self._residents.get(
+            precision, lambda: _Resident(Network(precision, self.validation, self._count_trace))
+        )
+        program = Program.of(recipe)
+        engine = resident.engines.get(
+            program,
+            lambda: Engine(
+                program,
+                resident.network,
+                self._train,
+                jit_compile=self._jit_compile,
+                on_trace=self._count_trace,
+            ),
+        )
+        return resident.network, engine
 
-    def _engine(self, optimizer: str, network: Network) -> Engine:
-        key = (optimizer, network.precision)
-        if key not in self._engines:
-            self._engines[key] = Engine(optimizer, network, self._train, jit_compile=self._jit_compile)
-        return self._engines[key]
+    def _count_trace(self) -> None:
+        self.traces += 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Resident:
+    """A network with the programs that train it, which go with it."""
+
+    network: Network
+    engines: Recent[Program, Engine] = field(default_factory=lambda: Recent(ENGINES))
 
 
 def _is_finite(state: TrainingState) -> bool:
@@ -187,9 +211,10 @@ def _is_finite(state: TrainingState) -> bool:
 
 
 def _train_epoch(
-    engine: Engine, network: Network, recipe: Recipe, epoch: int, on_steps: OnSteps | None
+    engine: Engine, network: Network, rate: float, epoch: int, on_steps: OnSteps | None
 ) -> EpochResult:
     began = time.perf_counter()
+    engine.set_learning_rate(rate)
     loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
     for first in range(0, engine.steps, STEPS_PER_CALL):
         last = min(first + STEPS_PER_CALL, engine.steps)
@@ -204,6 +229,6 @@ def _train_epoch(
         accuracy=int(hits) / engine.images,
         validation_loss=validation_loss,
         validation_accuracy=validation_accuracy,
-        learning_rate=recipe.learning_rate,
+        learning_rate=rate,
         seconds=time.perf_counter() - began,
     )
