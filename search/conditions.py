@@ -33,11 +33,16 @@ class Condition:
 
 
 CONDITIONS: Final[Mapping[str, Condition]] = {
+    "dropout_block2": Condition("blocks", at_least=2),
+    "dropout_block3": Condition("blocks", at_least=3),
     "step_at": Condition("schedule", ("step",)),
     "step_factor": Condition("schedule", ("step",)),
     "warmup": Condition("schedule", ("warmup_cosine",)),
     "plateau_patience": Condition("schedule", ("plateau",)),
     "plateau_factor": Condition("schedule", ("plateau",)),
+    # Of a single convolution the sum with its input is a convolution again.
+    "residual": Condition("convolutions", at_least=2),
+    "dense_units": Condition("head", ("dense",)),
 }
 """By field; a field that is not here always means something."""
 

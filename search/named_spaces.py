@@ -5,7 +5,7 @@ from typing import Final
 
 from search.ranges import Choices, NumberRange, Range
 from search.space import Space
-from trainer.recipe import ARTICLE, OPTIMIZERS, SCHEDULES
+from trainer.recipe import ACTIVATIONS, ARTICLE, HEADS, OPTIMIZERS, SCHEDULES
 
 _DROPOUT_REASON: Final = (
     "from none to a little over the 0.2-0.5 usual for hidden units"
@@ -92,11 +92,85 @@ _SCHEDULES: Final[tuple[Range, ...]] = (
     ),
 )
 
+_BOOLEAN: Final = (False, True)
+
+_AUGMENTED: Final[tuple[Range, ...]] = (
+    Choices(
+        "flip",
+        _BOOLEAN,
+        reason="the article names it; no class of CIFAR-10 changes by it (Krizhevsky et al. 2012, NIPS 25)",
+    ),
+    NumberRange(
+        "shift",
+        0.0,
+        0.16,
+        reason="the article names it; from none to 5 pixels, around the usual 4 (He et al. 2016)",
+    ),
+    NumberRange(
+        "rotation",
+        0.0,
+        20.0,
+        reason="the article names it; degrees, from none to a little over 15, as is common",
+    ),
+    NumberRange(
+        "zoom",
+        0.0,
+        0.2,
+        reason="the article's rescale; from none to a fifth either way, beyond which small objects leave the"
+        " picture",
+    ),
+    NumberRange(
+        "cutout",
+        0,
+        20,
+        reason="pixels; from none to a little over the best side for CIFAR-10, 16 (DeVries and Taylor 2017,"
+        " arXiv:1708.04552)",
+    ),
+    Choices("whitening", _BOOLEAN, reason="the article names it"),
+)
+
+_ARCHITECTURE: Final[tuple[Range, ...]] = (
+    Choices(
+        "activation",
+        ACTIVATIONS,
+        reason="the article names other activations; elu: Clevert et al. 2016, arXiv:1511.07289; gelu:"
+        " Hendrycks and Gimpel 2016, arXiv:1606.08415; silu: Ramachandran et al. 2017, arXiv:1710.05941",
+    ),
+    NumberRange(
+        "width",
+        0.5,
+        2.0,
+        log=True,
+        reason="ratios matter; half to twice the article's filters, a quarter to four times the work",
+    ),
+    NumberRange(
+        "blocks", 2, 4, reason="around the article's 3; after 4 an image is 2 pixels wide, after 2 it is 8"
+    ),
+    NumberRange(
+        "convolutions",
+        1,
+        2,
+        reason="the article's 1, or 2 as in VGG, which it names (Simonyan and Zisserman 2015,"
+        " arXiv:1409.1556)",
+    ),
+    Choices("batch_normalization", _BOOLEAN, reason="Ioffe and Szegedy 2015, arXiv:1502.03167"),
+    Choices("residual", _BOOLEAN, reason="the article names ResNet (He et al. 2016, arXiv:1512.03385)"),
+    Choices(
+        "head", HEADS, reason="the article's dense layer, or the mean (Lin et al. 2014, arXiv:1312.4400)"
+    ),
+    NumberRange(
+        "dense_units", 32, 256, log=True, reason="ratios matter; around the article's 80, by factors of 3"
+    ),
+)
+
 NAMED: Final[Mapping[str, Space]] = {
     space.name: space
     for space in (
         Space("article", _ARTICLE),
+        Space("augmented", (*_ARTICLE, *_AUGMENTED)),
         Space("schedules", (*_ARTICLE, *_SCHEDULES)),
+        Space("architecture", (*_ARTICLE, *_ARCHITECTURE)),
+        Space("everything", (*_ARTICLE, *_SCHEDULES, *_AUGMENTED, *_ARCHITECTURE)),
     )
 }
-"""The spaces that `--space NAME` knows; the article's recipe is a point of each."""
+"""The spaces that `--space NAME` knows: the article's recipe is a point of each, no network is too large."""

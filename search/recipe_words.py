@@ -57,3 +57,31 @@ def _words(recipe: Recipe) -> Iterator[str]:
         yield f"decay {recipe.weight_decay:.2g}"
     if recipe.label_smoothing:
         yield f"smoothing {recipe.label_smoothing:.2g}"
+    if recipe.flip:
+        yield "flip"
+    if recipe.shift:
+        yield f"shift {recipe.shift:.2g}"
+    if recipe.rotation:
+        yield f"rotation {recipe.rotation:.2g}"
+    if recipe.zoom:
+        yield f"zoom {recipe.zoom:.2g}"
+    if recipe.cutout:
+        yield f"cutout {recipe.cutout}"
+    if recipe.whitening:
+        yield "whitening"
+    if recipe.activation != ARTICLE.activation:
+        yield recipe.activation
+    if recipe.width != ARTICLE.width:
+        yield f"width {recipe.width:.2g}"
+    if recipe.blocks != ARTICLE.blocks:
+        yield f"{recipe.blocks} blocks" if recipe.blocks > 1 else "1 block"
+    if recipe.convolutions != ARTICLE.convolutions:
+        yield f"{recipe.convolutions} convolutions"
+    if recipe.batch_normalization:
+        yield "normalised"
+    if recipe.residual:
+        yield "residual"
+    if recipe.head == "pooling":
+        yield "pooling head"
+    elif recipe.dense_units != ARTICLE.dense_units:
+        yield f"dense {recipe.dense_units}"

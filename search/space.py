@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.conditions import CONDITIONS, applies
 from search.errors import SpaceError, StudyError
-from search.ranges import SEARCHABLE, Choices, Range, check_bound, fixed_range, range_from_dict
+from search.ranges import SEARCHABLE, Choices, NumberRange, Range, check_bound, fixed_range, range_from_dict
+from trainer.architecture import Architecture
 from trainer.recipe import ARTICLE, Recipe, Value
 
 if TYPE_CHECKING:
@@ -82,6 +83,28 @@ class Space:
             if range_.field in CONDITIONS and not self.range_of(CONDITIONS[range_.field].field).single
         )
 
+    def count_largest_network(self) -> int:
+        """The parameters of the largest network among its recipes, whether or not a recipe may have it.
+
+        More of anything makes a network larger, but for blocks and head, which are tried one by one.
+        """
+
+        def most(field: str) -> Any:
+            range_ = self.range_of(field)
+            return max(range_.choices) if isinstance(range_, Choices) else range_.high
+
+        largest = ("width", "convolutions", "batch_normalization", "residual", "dense_units")
+        values = {**ARTICLE.to_dict(), **{field: most(field) for field in largest}}
+        values["residual"] &= applies("residual", values)
+        blocks, heads = self.range_of("blocks"), self.range_of("head")
+        if isinstance(blocks, Choices) or isinstance(heads, NumberRange):
+            raise TypeError(f"blocks is a number and head is none: {blocks}, {heads}")
+        return max(
+            Architecture.of_values({**values, "blocks": number, "head": head}).count_parameters()
+            for number in range(int(blocks.low), int(blocks.high) + 1)
+            for head in heads.choices
+        )
+
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows of a table: every field a space may range over, its range as text, the reason for it."""
         conditional = self.conditional
@@ -130,8 +153,14 @@ def suggest(trial: "BaseTrial", space: Space, seed: int) -> Recipe:
     """
     values: dict[str, Value] = {**ARTICLE.to_dict(), "seed": seed}
     conditional = space.conditional
-    # What others depend on comes first.
-    for range_ in sorted(space.ranges, key=lambda range_: range_.field in conditional):
+
+    def turn(range_: Range) -> int:
+        """What others depend on comes first: what is held, then what is drawn."""
+        if range_.field in conditional:
+            return 2
+        return 0 if range_.single and range_.field not in CONDITIONS else 1
+
+    for range_ in sorted(space.ranges, key=turn):
         if applies(range_.field, values):
             values[range_.field] = range_.suggest(trial)
     return Recipe.from_dict(values)

@@ -11,11 +11,23 @@ from search.errors import SpaceError
 from search.named_spaces import NAMED
 from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, did_you_mean, fixed_range
 from search.space import Space
+from trainer.architecture import MAX_PARAMETERS
 
 NUMBER_KEYS: Final = ("low", "high", "log", "fixed")
 """What the table of a number may say."""
 CHOICE_KEYS: Final = ("choices", "fixed")
 """What the table of a field of names may say."""
+
+OF_NETWORKS: Final = (
+    "width",
+    "blocks",
+    "convolutions",
+    "batch_normalization",
+    "residual",
+    "head",
+    "dense_units",
+)
+"""The fields that make a network larger or smaller."""
 
 _POSITION: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -77,6 +89,8 @@ def _space(path: Path, text: str) -> Space:
         for field in document:
             where = (field,)
             _check_effect(field, space)
+        where = next(((field,) for field in document if field in OF_NETWORKS), where)
+        _check_size(space)
         return space
     except SpaceError as exc:
         table = document.get(where[0])
@@ -134,6 +148,16 @@ def _check_effect(field: str, space: Space) -> None:
         raise SpaceError(
             f"{field} means something only {condition}, but {condition.field} is {other};"
             f" widen {condition.field}, or leave {field} out"
+        )
+
+
+def _check_size(space: Space) -> None:
+    """Refuse a space with networks that no recipe may have: a trial that drew one would be lost."""
+    parameters = space.count_largest_network()
+    if parameters > MAX_PARAMETERS:
+        raise SpaceError(
+            f"the largest network has {parameters:,} parameters, above the bound of {MAX_PARAMETERS:,};"
+            f" lower the high of {', '.join(OF_NETWORKS[:3])} or dense_units"
         )
 
 

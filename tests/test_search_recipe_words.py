@@ -25,6 +25,16 @@ def test_the_article_needs_no_words() -> None:
         ({"schedule": "cosine", "step_at": 0.85}, "cosine"),
         ({"schedule": "warmup_cosine", "warmup": 0.056}, "warm-up 6 % + cosine"),
         ({"schedule": "plateau", "plateau_factor": 0.25}, "plateau x0.25 after 10 %"),
+        (
+            {"flip": True, "shift": 0.125, "rotation": 15.0, "zoom": 0.1, "cutout": 8, "whitening": True},
+            "flip, shift 0.12, rotation 15, zoom 0.1, cutout 8, whitening",
+        ),
+        (
+            {"activation": "gelu", "width": 1.5, "blocks": 4, "convolutions": 2, "residual": True},
+            "gelu, width 1.5, 4 blocks, 2 convolutions, residual",
+        ),
+        ({"batch_normalization": True, "head": "pooling", "dense_units": 9}, "normalised, pooling head"),
+        ({"blocks": 1, "dense_units": 128}, "1 block, dense 128"),
         ({"weight_decay": 0.00051, "label_smoothing": 0.1}, "decay 0.00051, smoothing 0.1"),
     ],
 )
@@ -42,7 +52,7 @@ def test_the_batch_may_be_left_out() -> None:
 def test_any_recipe_is_told_on_one_line(recipe: Recipe) -> None:
     """There are words exactly where something is switched on, and they suit a figure's HTML."""
     words = describe_beyond(recipe, batch=False)
-    assert len(words) < 200
+    assert len(words) < 300
     assert not set(words) & set("<>&\n")
     off = [name for name in recipe.to_dict() if name not in ARTICLES_OWN]
     as_article = dataclasses.replace(recipe, **{name: getattr(ARTICLE, name) for name in off})

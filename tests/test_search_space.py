@@ -19,6 +19,7 @@ from search.named_spaces import NAMED
 from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, fixed_range
 from search.space import Space, difference, params_of, record_params, suggest
 from search.space_file import load_space
+from trainer.architecture import MAX_PARAMETERS, Architecture
 from trainer.recipe import ARTICLE, LIMITS, OPTIMIZERS, Recipe
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -28,14 +29,15 @@ NAMES = ", ".join(NAMED)
 
 
 def values_of(field: str) -> st.SearchStrategy[Any]:
-    """Every value that a recipe's field may have."""
+    """Every value that a recipe's field may have, but for networks that are too large."""
     if field in CHOICES:
         return st.sampled_from(CHOICES[field])
     limits = LIMITS[field]
+    low, high = NETWORK.get(field, (limits.low, limits.high))
     if limits.kind is int:
-        return st.integers(int(limits.low), int(limits.high))
+        return st.integers(int(low), int(high))
     # Nobody searches among numbers below 1e-308.
-    return st.floats(limits.low, limits.high, allow_subnormal=False)
+    return st.floats(low, high, allow_subnormal=False)
 
 
 @st.composite
@@ -53,6 +55,15 @@ def spaces(draw: st.DrawFn) -> Space:
     """Any space."""
     fields = draw(st.permutations(SEARCHABLE))[: draw(st.integers(0, len(SEARCHABLE)))]
     return Space(draw(st.text(max_size=5)), tuple(draw(ranges_of(field)) for field in fields))
+
+
+NETWORK: dict[str, tuple[float, float]] = {
+    "width": (0.25, 1.0),
+    "blocks": (1, 4),
+    "convolutions": (1, 2),
+    "dense_units": (1, 128),
+}
+"""Ranges of which no network is above the bound of parameters."""
 
 
 @st.composite
@@ -270,7 +281,7 @@ def test_the_articles_value_is_the_same_said_or_unsaid() -> None:
 # Optuna
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(spaces(), st.integers(0, 2**31 - 1))
 def test_a_suggested_recipe_lies_in_its_space(space: Space, seed: int) -> None:
     """A sampled recipe has its seed, and each field in its range, or where it means nothing the article's."""
@@ -295,6 +306,16 @@ def test_a_field_is_a_parameter_only_where_it_means_something(space: Space) -> N
     assert drawn == {range_.field for range_ in space.ranges}
 
 
+@pytest.mark.parametrize("space", NAMED.values(), ids=lambda space: space.name)
+def test_no_network_of_a_named_space_is_too_large(space: Space) -> None:
+    """The largest of each space is a recipe, and the count is that of its largest recipe."""
+    assert space.count_largest_network() <= MAX_PARAMETERS
+    assert Space("x", ()).count_largest_network() == 257_978
+    drawn = [suggest(new_study().ask(), space, 0) for _ in range(20)]
+    counts = [Architecture.of(recipe).count_parameters() for recipe in drawn]
+    assert max(counts) <= space.count_largest_network()
+
+
 def test_a_held_field_that_means_nothing_keeps_the_articles_value() -> None:
     """A file may hold the factor of steps; trials without steps do not carry it."""
     space = Space("x", (Choices("schedule", ("constant", "step")), NumberRange("step_factor", 0.3, 0.3)))
@@ -302,7 +323,7 @@ def test_a_held_field_that_means_nothing_keeps_the_articles_value() -> None:
     assert [recipe.step_factor for recipe in drawn] == [ARTICLE.step_factor, 0.3]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(spaces(), recipes())
 def test_an_enqueued_recipe_of_the_space_comes_back(space: Space, recipe: Recipe) -> None:
     """A recipe that the space holds comes back from an enqueued trial as it was, without a warning."""
@@ -318,7 +339,7 @@ def test_an_enqueued_recipe_of_the_space_comes_back(space: Space, recipe: Recipe
     assert suggest(optuna.trial.FixedTrial(params_of(inside, space)), space, inside.seed) == inside
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(spaces(), recipes())
 def test_any_recipe_can_be_enqueued_in_any_space(space: Space, recipe: Recipe) -> None:
     """A recipe outside the space is recorded as far as the space holds it: no warning, nothing made up."""
@@ -393,7 +414,7 @@ def test_equal_bounds_hold_a_field(tmp_path: Path) -> None:
     assert difference(bounds, load_space(write(tmp_path, "learning_rate.fixed = 0.02"))) == []
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spaces())
 def test_any_space_can_be_written_as_a_file(tmp_path: Path, space: Space) -> None:
     """A file that states the ranges of a space, in whatever way, gives that space's ranges."""
@@ -503,6 +524,17 @@ def test_any_space_can_be_written_as_a_file(tmp_path: Path, space: Space) -> Non
             "base = 'schedules'\n[warmup]\nfixed = 0.1\n[schedule]\nfixed = 'step'",
             2,
             "warmup means something",
+        ),
+        # what makes networks too large
+        (
+            "base = 'architecture'\n[epochs]\nhigh = 9\n[width]\nhigh = 4",
+            4,
+            "the largest network has 10,",
+        ),
+        (
+            "[width]\nfixed = 4.0\n[convolutions]\nfixed = 2",
+            1,
+            "above the bound of 3,000,000; lower the high",
         ),
         # ways to write a key
         ("# note\nepochs.high = 60\nepochs.low = 0", 3, "got 0"),

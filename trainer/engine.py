@@ -9,6 +9,7 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
+from trainer.augmentation import Augmentation, augment, strengths
 from trainer.device import DeviceSplit
 from trainer.evaluation import count_hits, scale
 from trainer.model import build_optimizer, dropout_rates, initial_weights
@@ -17,7 +18,9 @@ from trainer.recipe import Recipe
 from trainer.state import EpochResult, StateError, TrainingState
 
 SEEDS_PER_STEP: Final = 16
-"""Random streams of one step: one for each dropout layer, the last for the epoch's shuffling."""
+"""Random streams of one step: one for each dropout layer, from 0, and those below."""
+SHUFFLING_STREAM: Final = 15
+AUGMENTATION_STREAM: Final = 14
 
 
 @dataclass(frozen=True)
@@ -28,24 +31,31 @@ class Program:
         optimizer: One of `trainer.recipe.OPTIMIZERS`.
         decays: Whether there is weight decay.
         smooths: Whether labels are smoothed.
+        augmentation: What is done to the pictures.
     """
 
     optimizer: str
     decays: bool
     smooths: bool
+    augmentation: Augmentation
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Program":
         """The program of a recipe: nothing that is switched off is in it."""
-        return cls(recipe.optimizer, decays=recipe.weight_decay > 0, smooths=recipe.label_smoothing > 0)
+        return cls(
+            recipe.optimizer,
+            decays=recipe.weight_decay > 0,
+            smooths=recipe.label_smoothing > 0,
+            augmentation=Augmentation.of(recipe),
+        )
 
 
 class Engine:
     """One optimizer that trains a network, as a traced program.
 
     What differs between the trials that share it enters as tensors or variables: weights, optimizer state,
-    learning rate, weight decay, smoothing, dropout rates, batch size, seed, epoch. `load` a state,
-    `run_steps`, `save` a state.
+    learning rate, weight decay, smoothing, strengths of augmentation, dropout rates, batch size, seed, epoch.
+    `load` a state, `run_steps`, `save` a state.
 
     Attributes:
         images: Training images, those of an epoch.
@@ -80,6 +90,8 @@ class Engine:
             # Keras reads the attribute in each step, and would hold a number that it was made with as one.
             self._optimizer.weight_decay = self._weight_decay
         self._label_smoothing = tf.Variable(0.0, trainable=False) if program.smooths else None
+        self._augmentation = program.augmentation
+        self._strengths = tf.Variable(tf.zeros([len(strengths(Recipe()))]), trainable=False)
         self._optimizer.build(self._model.trainable_variables)
         self._optimizer_start = [variable.numpy() for variable in self._optimizer.variables]
         # By identity: Keras's variables are equal where their values are, and the step counter comes first.
@@ -121,6 +133,7 @@ class Engine:
         self._weight_decay.assign(state.recipe.weight_decay)
         if self._label_smoothing is not None:
             self._label_smoothing.assign(state.recipe.label_smoothing)
+        self._strengths.assign(strengths(state.recipe))
         self.steps = math.ceil(self.images / state.recipe.batch_size)
 
     def save(self, recipe: Recipe, history: tuple[EpochResult, ...]) -> TrainingState:
@@ -150,7 +163,7 @@ class Engine:
         self._on_trace()
         images = len(self._train)
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(images), self._stream(epoch * steps, SEEDS_PER_STEP - 1), alg="philox"
+            tf.range(images), self._stream(epoch * steps, SHUFFLING_STREAM), alg="philox"
         )
         batch_size = tf.identity(self._batch_size)
         loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
@@ -160,9 +173,12 @@ class Engine:
             begin = tf.cast(step, tf.int32) * batch_size
             batch = order[begin : tf.minimum(begin + batch_size, images)]
             labels = tf.gather(self._train.labels, batch)
-            more_loss, more_hits = self._step(
-                tf.gather(self._train.images, batch), labels, self._stream(epoch * steps + step, 0)
-            )
+            pictures = tf.gather(self._train.images, batch)
+            if self._augmentation:
+                # Not in the step, because XLA has no affine transform of images.
+                stream = self._stream(epoch * steps + step, AUGMENTATION_STREAM)
+                pictures = augment(self._augmentation, scale(pictures, tf.float32), self._strengths, stream)
+            more_loss, more_hits = self._step(pictures, labels, self._stream(epoch * steps + step, 0))
             loss += more_loss
             hits += more_hits
         return loss, hits
@@ -173,14 +189,15 @@ class Engine:
         """One step of the optimizer.
 
         Args:
-            images: uint8 (batch, 32, 32, 3).
+            images: (batch, 32, 32, 3), uint8, or augmented and float32 in [0, 1].
             labels: int32 (batch,).
             seed: Of the dropout masks, int64 (2,).
 
         Returns:
             Summed cross-entropy, float32 (), and images classified rightly, int32 ().
         """
-        inputs = scale(images, tf.as_dtype(self._network.precision))
+        dtype = tf.as_dtype(self._network.precision)
+        inputs = tf.cast(images, dtype) if self._augmentation else scale(images, dtype)
         with tf.GradientTape() as tape:
             logits = self._model([inputs, self._network.rates, seed], training=True)
             loss = self._network.loss(labels, logits, self._label_smoothing)

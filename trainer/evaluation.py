@@ -13,9 +13,13 @@ import tensorflow as tf
 
 from trainer.cifar10 import CLASS_NAMES
 from trainer.device import DeviceSplit, telling_out_of_memory
+from trainer.recent import Recent
 
 BATCH: Final = 100
 """Images a step when scoring: as fast as 500 on two cores, with a fifth of its memory for activations."""
+
+PROGRAMS: Final = 4
+"""Programs of scoring that are kept, those of the architectures scored last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,9 @@ class Evaluator:
     def __init__(self, split: DeviceSplit) -> None:
         """An evaluator for `split`."""
         self._split = split
-        self._programs: dict[str, tuple[keras.Model, Callable[[], tuple[tf.Tensor, tf.Tensor]]]] = {}
+        self._programs: Recent[str, tuple[keras.Model, Callable[[], tuple[tf.Tensor, tf.Tensor]]]] = Recent(
+            PROGRAMS
+        )
 
     def score(self, model: keras.Model) -> Score:
         """The scores of `model`, which maps images in [0, 1] to class probabilities.
@@ -54,17 +60,17 @@ class Evaluator:
             return self._score_all(model)
 
     def _score_all(self, model: keras.Model) -> Score:
-        architecture = _describe_architecture(model)
-        if architecture not in self._programs:
-            resident = keras.models.clone_model(model)
-            self._programs[architecture] = resident, tf.function(functools.partial(self._score, resident))
-        resident, run = self._programs[architecture]
+        resident, run = self._programs.get(_describe_architecture(model), lambda: self._program(model))
         resident.set_weights(model.get_weights())
         loss, counts = run()
         images, confusion = len(self._split), counts.numpy()
         # It may be TensorFlow's own memory.
         confusion.flags.writeable = False
         return Score(float(loss) / images, int(confusion.trace()) / images, images, confusion)
+
+    def _program(self, model: keras.Model) -> tuple[keras.Model, Callable[[], tuple[tf.Tensor, tf.Tensor]]]:
+        resident = keras.models.clone_model(model)
+        return resident, tf.function(functools.partial(self._score, resident))
 
     def _score(self, model: keras.Model) -> tuple[tf.Tensor, tf.Tensor]:
         images = len(self._split)

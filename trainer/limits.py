@@ -10,6 +10,12 @@ OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 SCHEDULES: Final = ("constant", "step", "cosine", "warmup_cosine", "plateau")
 """How the learning rate changes from epoch to epoch (`trainer.schedule`)."""
 
+ACTIVATIONS: Final = ("relu", "leaky_relu", "elu", "gelu", "silu")
+"""Keras's, by its names."""
+
+HEADS: Final = ("dense", "pooling")
+"""What follows the blocks: the article's flattening and dense layer, or the mean over the image."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -40,12 +46,26 @@ LIMITS: Final[Mapping[str, Limits]] = {
     "plateau_factor": Limits(float, 0.001, 1.0),
     "weight_decay": Limits(float, 0.0, 1.0),
     "label_smoothing": Limits(float, 0.0, 0.9),
+    "shift": Limits(float, 0.0, 0.5),
+    "rotation": Limits(float, 0.0, 180.0),
+    "zoom": Limits(float, 0.0, 0.5),
+    "cutout": Limits(int, 0, 32),
+    "width": Limits(float, 0.25, 4.0),
+    "blocks": Limits(int, 1, 5),
+    "convolutions": Limits(int, 1, 4),
+    "dense_units": Limits(int, 1, 1024),
 }
 """Of each field that is a number."""
 
 CHOICES: Final[Mapping[str, tuple[str | bool, ...]]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "flip": (False, True),
+    "whitening": (False, True),
+    "activation": ACTIVATIONS,
+    "batch_normalization": (False, True),
+    "residual": (False, True),
+    "head": HEADS,
 }
 """What each field that is not a number may hold."""
 

@@ -1,4 +1,4 @@
-"""The article's baseline CNN, of stock Keras layers, and its twin for the training loop."""
+"""The article's baseline CNN and its variants, of stock Keras layers, and their twins for training."""
 
 import ctypes
 import gc
@@ -10,22 +10,27 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from trainer.architecture import CHANNELS, MONOTONE, SIDE, Architecture, of_last
+from trainer.architecture import CLASSES as CLASSES
 from trainer.dropout import TracedDropout
 from trainer.precision import Precision
 from trainer.recipe import Recipe
 
-IMAGE_SHAPE: Final = (32, 32, 3)
-CLASSES: Final = 10
-FILTERS: Final = (32, 64, 128)
-DENSE_UNITS: Final = 80
+IMAGE_SHAPE: Final = (SIDE, SIDE, CHANNELS)
 MOMENTUM: Final = 0.9
 """The article's momentum; Keras holds it as a Python float, so it is part of the optimizer's name here."""
+
+ONES: Final = ("gamma", "moving_variance")
+"""What Keras calls the weights of batch normalisation that begin at 1."""
+WHITENING_EPSILON: Final = 1 / (SIDE * SIDE * CHANNELS)
+"""Added to an image's variance: the square of `tf.image.per_image_standardization`'s least deviation."""
+ARTICLES_ARCHITECTURE: Final = Architecture()
 
 Arrays = Sequence[npt.NDArray[Any]]
 
 
 def build_model(recipe: Recipe) -> keras.Model:
-    """The article's CNN with the recipe's dropout rates and freshly seeded weights; not compiled.
+    """The recipe's CNN with its dropout rates and freshly seeded weights; not compiled.
 
     Input: float32 (batch, 32, 32, 3) in [0, 1]. Output: float32 (batch, 10), class probabilities.
     """
@@ -33,8 +38,9 @@ def build_model(recipe: Recipe) -> keras.Model:
     inputs = keras.Input(IMAGE_SHAPE, name="image")
     features = _features(
         inputs,
+        Architecture.of(recipe),
         lambda features, index, name: keras.layers.Dropout(rates[index], name=name)(features),
-        relu_first=True,
+        activation_first=True,
         policy="float32",
     )
     outputs = keras.layers.Dense(CLASSES, activation="softmax", name="classes")(features)
@@ -43,21 +49,25 @@ def build_model(recipe: Recipe) -> keras.Model:
     return model
 
 
-def build_twin(precision: Precision = "float32") -> keras.Model:
+def build_twin(
+    precision: Precision = "float32", architecture: Architecture = ARTICLES_ARCHITECTURE
+) -> keras.Model:
     """The same network for the training loop: rates and seed are inputs, the output is logits.
 
-    Inputs: image, (batch, 32, 32, 3) in [0, 1], of `precision`; rates, float32 (4,); seed, int64 (2,).
-    Output: float32 logits (batch, 10). Its weights are those of `build_model`, float32, in the same order;
+    Inputs: image, (batch, 32, 32, 3) in [0, 1], of `precision`; rates, float32 (blocks + 1,); seed, int64
+    (2,). Output: float32 logits (batch, 10). Its weights are those of `build_model`, float32, in that order;
     with bfloat16 they are rounded for each product, and all but the logits is bfloat16.
     """
     image = keras.Input(IMAGE_SHAPE, dtype=precision, name="image")
-    rates = keras.Input(batch_shape=(len(FILTERS) + 1,), dtype="float32", name="rates")
+    rates = keras.Input(batch_shape=(len(architecture.filters) + 1,), dtype="float32", name="rates")
     seed = keras.Input(batch_shape=(2,), dtype="int64", name="seed")
     features = _features(
         image,
+        architecture,
         lambda features, index, name: TracedDropout(index, name=name)([features, rates, seed]),
-        # Equal, because relu and max change places; relu and its gradient then see a quarter of the elements.
-        relu_first=False,
+        # Equal, because what never falls and a maximum change places; the activation and its gradient then
+        # see a quarter of the elements.
+        activation_first=architecture.activation not in MONOTONE,
         policy="float32" if precision == "float32" else "mixed_bfloat16",
     )
     logits = keras.layers.Dense(CLASSES, dtype="float32", name="classes")(features)
@@ -65,17 +75,18 @@ def build_twin(precision: Precision = "float32") -> keras.Model:
 
 
 def dropout_rates(recipe: Recipe) -> tuple[float, ...]:
-    """The recipe's rates in the network's order."""
-    return (recipe.dropout_block1, recipe.dropout_block2, recipe.dropout_block3, recipe.dropout_dense)
+    """The recipe's rates in the network's order; a block beyond the third has the third's."""
+    rates = (recipe.dropout_block1, recipe.dropout_block2, recipe.dropout_block3)
+    return (*(of_last(rates, block) for block in range(recipe.blocks)), recipe.dropout_dense)
 
 
 def initial_weights(model: keras.Model, seed: int) -> list[npt.NDArray[np.float32]]:
-    """Glorot-uniform kernels and zero biases, Keras's defaults, as a function of the seed alone."""
+    """Glorot-uniform kernels, variances and scales of 1, the rest 0: Keras's defaults, of the seed alone."""
     seeds = np.random.SeedSequence(seed).generate_state(len(model.weights))
     return [
         np.asarray(keras.initializers.GlorotUniform(seed=int(kernel_seed))(weight.shape), np.float32)
         if len(weight.shape) > 1
-        else np.zeros(weight.shape, np.float32)
+        else np.full(weight.shape, weight.name in ONES, np.float32)
         for weight, kernel_seed in zip(model.weights, seeds, strict=True)
     ]
 
@@ -132,30 +143,88 @@ def compile_model(model: keras.Model, recipe: Recipe, optimizer_state: Arrays) -
 
 def _features(
     inputs: keras.KerasTensor,
+    architecture: Architecture,
     dropout: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
     *,
-    relu_first: bool,
+    activation_first: bool,
     policy: str,
 ) -> keras.KerasTensor:
-    """The article's layers up to the last one, in order.
+    """The layers up to the last one, in order; with the article's architecture the article's.
 
     Args:
         inputs: Images.
+        architecture: What they are made of.
         dropout: Applies a dropout layer, given the features, the layer's index and its name.
-        relu_first: Whether a block's relu comes before its pooling, as in the article, or after.
+        activation_first: Whether a block's last activation comes before its pooling, as in the article, or
+            after.
         policy: Keras's dtype policy for the layers.
     """
     features = inputs
-    for index, filters in enumerate(FILTERS):
-        block = f"block{index + 1}"
-        activation = "relu" if relu_first else None
-        convolution = keras.layers.Conv2D(
-            filters, 3, padding="same", activation=activation, dtype=policy, name=f"{block}_conv"
+    if architecture.whitening:
+        # One group is the whole image. LayerNormalization would need several axes, which Keras 3.15 forgets
+        # in an `.h5`: it loads with the last one alone, without a word.
+        whitening = keras.layers.GroupNormalization(
+            groups=1, epsilon=WHITENING_EPSILON, center=False, scale=False, dtype=policy, name="whitening"
         )
-        features = keras.layers.MaxPooling2D(2, dtype=policy, name=f"{block}_pool")(convolution(features))
-        if not relu_first:
-            features = keras.layers.ReLU(dtype=policy, name=f"{block}_relu")(features)
+        features = whitening(features)
+    for index in range(len(architecture.filters)):
+        block = f"block{index + 1}"
+        features = _block(features, architecture, index, activation_first=activation_first, policy=policy)
         features = dropout(features, index, f"{block}_dropout")
-    features = keras.layers.Flatten(dtype=policy, name="flatten")(features)
-    features = keras.layers.Dense(DENSE_UNITS, activation="relu", dtype=policy, name="dense")(features)
-    return dropout(features, len(FILTERS), "dense_dropout")
+    if architecture.dense_units:
+        features = keras.layers.Flatten(dtype=policy, name="flatten")(features)
+        dense = keras.layers.Dense(
+            architecture.dense_units, activation=architecture.activation, dtype=policy, name="dense"
+        )
+        features = dense(features)
+    else:
+        features = keras.layers.GlobalAveragePooling2D(dtype=policy, name="mean")(features)
+    return dropout(features, len(architecture.filters), "dense_dropout")
+
+
+def _block(
+    features: keras.KerasTensor,
+    architecture: Architecture,
+    index: int,
+    *,
+    activation_first: bool,
+    policy: str,
+) -> keras.KerasTensor:
+    """Block `index`'s layers but for its dropout; arguments as `_features` has them."""
+    block, filters = f"block{index + 1}", architecture.filters[index]
+    normalises = architecture.batch_normalization
+
+    def activate(features: keras.KerasTensor, suffix: str) -> keras.KerasTensor:
+        name = f"{block}_{architecture.activation}{suffix}"
+        return keras.layers.Activation(architecture.activation, dtype=policy, name=name)(features)
+
+    def normalise(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        if not normalises:
+            return features
+        return keras.layers.BatchNormalization(dtype=policy, name=f"{block}_{name}")(features)
+
+    entered, waits = features, False
+    for number in range(1, architecture.convolutions + 1):
+        suffix, is_last = "" if number == 1 else str(number), number == architecture.convolutions
+        # The activation is the convolution's own where nothing comes between.
+        waits = normalises or (is_last and (architecture.residual or not activation_first))
+        convolution = keras.layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            activation=None if waits else architecture.activation,
+            dtype=policy,
+            name=f"{block}_conv{suffix}",
+        )
+        features = normalise(convolution(features), f"norm{suffix}")
+        if waits and not is_last:
+            features = activate(features, f"_{number}")
+    if architecture.residual:
+        if entered.shape[-1] != filters:
+            projection = keras.layers.Conv2D(filters, 1, dtype=policy, name=f"{block}_shortcut")
+            entered = normalise(projection(entered), "shortcut_norm")
+        features = keras.layers.Add(dtype=policy, name=f"{block}_add")([features, entered])
+    if waits and activation_first:
+        features = activate(features, "")
+    features = keras.layers.MaxPooling2D(2, dtype=policy, name=f"{block}_pool")(features)
+    return features if activation_first else activate(features, "")

@@ -5,32 +5,36 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from trainer.architecture import CLASSES, Architecture
 from trainer.device import DeviceSplit
 from trainer.evaluation import BATCH, count_hits, scale
-from trainer.model import CLASSES, build_twin, dropout_rates
+from trainer.model import build_twin
 from trainer.precision import Precision
-from trainer.recipe import Recipe
 
 
 class Network:
-    """The article's CNN in one precision, with one set of weights, those of the trial that is loaded.
+    """A CNN in one precision, with one set of weights, those of the trial that is loaded.
 
     Attributes:
         model: `build_twin`'s.
         precision: What it computes in.
-        rates: Dropout rates of the loaded trial, float32 (4,).
+        rates: Dropout rates of the loaded trial, float32 (blocks + 1,).
     """
 
     def __init__(
-        self, precision: Precision, validation: DeviceSplit, on_trace: Callable[[], None] = lambda: None
+        self,
+        architecture: Architecture,
+        precision: Precision,
+        validation: DeviceSplit,
+        on_trace: Callable[[], None] = lambda: None,
     ) -> None:
-        """The network, to be validated on that split.
+        """The network of that architecture, to be validated on that split.
 
         `on_trace` is called when that is traced: once, whatever optimizers train the weights.
         """
-        self.model = build_twin(precision)
+        self.model = build_twin(precision, architecture)
         self.precision = precision
-        self.rates = tf.Variable(tf.zeros([len(dropout_rates(Recipe()))]), trainable=False)
+        self.rates = tf.Variable(tf.zeros([len(architecture.filters) + 1]), trainable=False)
         self._loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
         self._loss_of_shares = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
         self._on_trace = on_trace

@@ -5,10 +5,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from trainer.architecture import MAX_PARAMETERS, Architecture
 from trainer.errors import RecipeError
-from trainer.limits import CHOICES, LIMITS, OPTIMIZERS, SCHEDULES, Limits, shown
+from trainer.limits import ACTIVATIONS, CHOICES, HEADS, LIMITS, OPTIMIZERS, SCHEDULES, Limits, shown
 
-__all__ = ["ARTICLE", "CHOICES", "LIMITS", "OPTIMIZERS", "SCHEDULES", "Limits", "Recipe", "Value"]
+__all__ = [
+    "ACTIVATIONS",
+    "ARTICLE",
+    "CHOICES",
+    "HEADS",
+    "LIMITS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Limits",
+    "Recipe",
+    "Value",
+]
 
 Value = float | int | str | bool
 """What a field holds."""
@@ -21,8 +33,8 @@ class Recipe:
     Attributes:
         dropout_block1: Dropout rate after the 32-filter block, in [0, 0.95].
         dropout_block2: Dropout rate after the 64-filter block, in [0, 0.95].
-        dropout_block3: Dropout rate after the 128-filter block, in [0, 0.95].
-        dropout_dense: Dropout rate after the 80-unit dense layer, in [0, 0.95].
+        dropout_block3: Dropout rate after the 128-filter block, and any that follow, in [0, 0.95].
+        dropout_dense: Dropout rate before the classes, after the 80-unit dense layer, in [0, 0.95].
         learning_rate: Step size of the optimizer, in [1e-8, 10].
         optimizer: One of `OPTIMIZERS`.
         epochs: Passes over the training images, at least 1.
@@ -40,9 +52,17 @@ class Recipe:
             (Loshchilov and Hutter 2019, arXiv:1711.05101).
         label_smoothing: Share of a label that is spread evenly over all classes in training, in [0, 0.9]
             (Szegedy et al. 2016, arXiv:1512.00567). Validation losses have none.
+        flip: Whether half of the training images are mirrored, left to right (`trainer.augmentation`).
+        shift: They are shifted by up to this share of their side in each direction, in [0, 0.5].
+        rotation: They are rotated by up to so many degrees either way, in [0, 180].
+        zoom: They are made larger or smaller by up to this share, in [0, 0.5].
+        cutout: Side in pixels of the square that is cut out of each, in [0, 32].
+        whitening: Whether the model gives each image zero mean and unit variance before all else, in training
+            and ever after.
 
     Raises:
-        RecipeError: A field has the wrong type or lies outside its range.
+        RecipeError: A field has the wrong type or lies outside its range, or the network has more than
+            `trainer.architecture.MAX_PARAMETERS`.
     """
 
     dropout_block1: float = 0.3
@@ -64,12 +84,34 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
 
+    flip: bool = False
+    shift: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    cutout: int = 0
+    whitening: bool = False
+
+    activation: str = "relu"
+    width: float = 1.0
+    blocks: int = 3
+    convolutions: int = 1
+    batch_normalization: bool = False
+    residual: bool = False
+    head: str = "dense"
+    dense_units: int = 80
+
     def __post_init__(self) -> None:
         """Check every field against its range."""
         for name, limits in LIMITS.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), limits))
         for name, choices in CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
+        parameters = Architecture.of(self).count_parameters()
+        if parameters > MAX_PARAMETERS:
+            raise RecipeError(
+                f"a network of {parameters:,} parameters is above the bound of {MAX_PARAMETERS:,};"
+                " lower width, blocks, convolutions or dense_units"
+            )
 
     def to_dict(self) -> dict[str, Value]:
         """The recipe as JSON-ready values, in field order."""

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.architecture import Architecture
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit, count_threads, telling_out_of_memory
 from trainer.engine import Engine, Program
@@ -113,7 +114,7 @@ class Trainer:
         self._jit_compile = jit_compile
         self.validation = DeviceSplit.of(validation)
         self._train = DeviceSplit.of(train)
-        self._residents: Recent[Precision, _Resident] = Recent(NETWORKS)
+        self._residents: Recent[tuple[Architecture, Precision], _Resident] = Recent(NETWORKS)
         self.traces = 0
 
     def train(
@@ -171,8 +172,10 @@ class Trainer:
 
     def _programs(self, recipe: Recipe, precision: Precision) -> tuple[Network, Engine]:
         """The programs that train the recipe in that precision, and validate it."""
+        architecture = Architecture.of(recipe)
         resident = self._residents.get(
-            precision, lambda: _Resident(Network(precision, self.validation, self._count_trace))
+            (architecture, precision),
+            lambda: _Resident(Network(architecture, precision, self.validation, self._count_trace)),
         )
         program = Program.of(recipe)
         engine = resident.engines.get(
