@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,14 @@ def test_a_named_space_goes_by_its_key_and_gives_a_reason_for_each_range(name: s
     """Each named space is found under its own name, and each of its ranges says why."""
     assert NAMED[name].name == name
     assert all(range_.reason for range_ in NAMED[name].ranges)
+
+
+def test_the_docs_have_every_range_with_its_reason() -> None:
+    """docs/search.md shows what the widest space searches, word for word."""
+    docs = (Path(__file__).parents[1] / "docs/search.md").read_text(encoding="utf-8")
+    for range_ in NAMED["everything"].ranges:
+        row = rf"^\| `{range_.field}` \| {re.escape(str(range_))}[ ,].*{re.escape(range_.reason)} \|$"
+        assert re.search(row, docs, re.MULTILINE), range_.field
 
 
 @pytest.mark.parametrize("space", NAMED.values(), ids=lambda space: space.name)

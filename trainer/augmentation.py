@@ -7,10 +7,9 @@ from typing import Final
 import keras
 import tensorflow as tf
 
+from trainer.architecture import SIDE
 from trainer.recipe import Recipe
 
-SIDE: Final = 32
-"""Of a picture, in pixels."""
 CENTRE: Final = (SIDE - 1) / 2
 DRAWS: Final = 7
 """Random numbers of a picture, whatever is switched on: flip, shift right and down, rotation, zoom, cutout's
