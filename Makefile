@@ -12,7 +12,7 @@ search: .venv/installed
 	$(BIN)/cnn-search run --minutes $(MINUTES) --max-epochs $(MAX_EPOCHS)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
