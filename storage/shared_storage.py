@@ -279,5 +279,6 @@ for _name in (
     *("set_study_user_attr", "set_study_system_attr", "get_trial_user_attrs", "get_trial_system_attrs"),
     *("get_study_id_from_name", "get_study_name_from_id", "get_study_directions", "get_all_studies"),
     *("get_study_user_attrs", "get_study_system_attrs", "get_trial_id_from_study_id_trial_number"),
+    *("get_trial_param", "_get_best_trial_id"),
 ):
     setattr(SharedStorage, _name, _retried(_name))

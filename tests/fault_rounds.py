@@ -93,6 +93,15 @@ class Fleet:
         ]
         return sorted(lines, key=lambda line: line["at"])
 
+    def last_words(self) -> str:
+        """The ends of what workers wrote that ended with an error, which were started in this order."""
+        errors = [
+            self.folder.joinpath(f"worker-{index}.err").read_text(errors="replace").strip()[-1500:]
+            for index, process in enumerate(self.processes)
+            if process.returncode == 1
+        ]
+        return "\n---\n".join(errors)
+
     def end(self) -> None:
         """Kill what is left."""
         for process in self.living():
@@ -187,7 +196,7 @@ def run_round(
         fleet.end()
     codes = Counter(process.returncode for process in fleet.processes)
     if codes[1]:
-        outcome.wrong.append(f"{codes[1]} workers ended with an error")
+        outcome.wrong.append(f"{codes[1]} workers ended with an error: {fleet.last_words()}")
     check_round(url, trials, fleet.events(), outcome)
     database.close()
     return outcome

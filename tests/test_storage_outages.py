@@ -1,5 +1,6 @@
 """Outages: which errors pass, how long they are waited out, and that a study's writes survive them."""
 
+import inspect
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import psycopg2  # type: ignore[import-untyped]  # It ships no types.
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgres import PostgresServer
 from sqlalchemy.engine import make_url
@@ -20,6 +22,7 @@ from test_storage_shared import MODEL, Office, change
 import storage.outages
 from storage.errors import StorageError
 from storage.outages import Retries, explain, is_passing
+from storage.shared_storage import SharedStorage
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +249,22 @@ def test_what_does_not_pass_is_not_tried_again(clock: Clock, caplog: pytest.LogC
     assert caplog.records == []
 
 
+def test_every_call_of_optunas_storage_is_tried_again() -> None:
+    """Whatever of it opens a session is replaced, but for what no worker calls."""
+    # Made and deleted by people, who see the error; heartbeats are off; the rest is done at the opening.
+    others = {
+        *("create_new_study", "delete_study", "record_heartbeat", "_get_stale_trial_ids"),
+        *("_init_version_info_model", "check_table_schema_compatibility"),
+        *("_is_alembic_supported", "upgrade"),
+    }
+    calls = {
+        name
+        for name, method in vars(RDBStorage).items()
+        if inspect.isfunction(method) and "_create_scoped_session(self" in inspect.getsource(method)
+    }
+    assert calls - set(vars(SharedStorage)) <= others
+
+
 def test_a_study_goes_on_through_restarts(server: PostgresServer) -> None:
     """Every write of a worker finds the server again, with a stale connection each time."""
     with Office(server.create_database()) as office:
@@ -257,6 +276,7 @@ def test_a_study_goes_on_through_restarts(server: PostgresServer) -> None:
             lambda: worker.leases.workers(),
             lambda: claimed.save_checkpoint(b"state", {}),
             lambda: claimed.finish(TrialState.COMPLETE, 0.5, [MODEL]),
+            lambda: worker.study.best_value,
             lambda: worker.take(),
         ]
         trial, claimed = worker.take()
