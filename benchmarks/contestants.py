@@ -10,6 +10,9 @@ from search.runtime import start_tensorflow
 if TYPE_CHECKING:
     import keras
 
+    from trainer.device import DeviceSplit
+    from trainer.engine import Engine
+
 BATCH = 64
 CONTESTANTS: dict[str, Callable[[int], Callable[[], None]]] = {
     "article: compile + fit, float32": lambda steps: fit_runner(steps),
@@ -38,23 +41,35 @@ def engine_runner(precision: str, steps: int) -> Callable[[], None]:
     """This project's traced program."""
     from trainer.data import load
     from trainer.device import DeviceSplit
-    from trainer.engine import Engine
-    from trainer.network import Network
+    from trainer.pace import MOST_IMAGES
     from trainer.recipe import ARTICLE
-    from trainer.training import STEPS_PER_CALL
 
     data = load()
-    network = Network(precision, DeviceSplit.of(data.validation))
-    engine = Engine(ARTICLE.optimizer, network, DeviceSplit.of(data.train))
+    engine = make_engine(precision, DeviceSplit.of(data.train), DeviceSplit.of(data.validation))
     engine.load(engine.begin(ARTICLE))
+    # In pieces, as trials are trained.
+    steps_per_call = MOST_IMAGES // ARTICLE.batch_size
 
     def run() -> None:
-        # In pieces, as trials are trained.
-        for first in range(0, steps, STEPS_PER_CALL):
-            loss, _ = engine.run_steps(1, first, min(first + STEPS_PER_CALL, steps))
-        loss.numpy()
+        sums = None
+        for first in range(0, steps, steps_per_call):
+            sums = engine.run_steps(1, first, min(first + steps_per_call, steps), sums)
+        assert sums is not None
+        sums[0].numpy()
 
     return run
+
+
+def make_engine(precision: str, train: "DeviceSplit", validation: "DeviceSplit") -> "Engine":
+    """The traced program of the article's recipe."""
+    from trainer.architecture import Architecture
+    from trainer.engine import Engine, Program
+    from trainer.network import Network
+    from trainer.precision import choose_precision
+    from trainer.recipe import ARTICLE
+
+    network = Network(Architecture.of(ARTICLE), choose_precision(precision), validation)
+    return Engine(Program.of(ARTICLE), network, train)
 
 
 def article_model() -> "keras.Model":

@@ -207,13 +207,13 @@ def run_worker(
     from search.study import Wishes, open_or_create_study
     from search.worker import Worker
     from storage.database import open_database
-    from trainer import training
     from trainer.data import load
+    from trainer.pace import Pace
     from trainer.precision import choose_precision
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if steps_per_call is not None:
-        training.STEPS_PER_CALL = steps_per_call  # type: ignore[misc]
+        Pace.steps = lambda *_: steps_per_call  # type: ignore[method-assign, misc, assignment]
     with tempfile.TemporaryDirectory() as folder:
         database = open_database(f"sqlite:///{folder}/study.db")
         wishes = Wishes(max_epochs=1, train_samples=train_samples)

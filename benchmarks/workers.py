@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from contestants import make_engine
 from machine import describe_machine
 
 from search.runtime import count_cores
@@ -75,14 +76,11 @@ def run_part(threads: int, steps: int, precision: str) -> None:
     start_tensorflow(threads)
     from trainer.data import load
     from trainer.device import DeviceSplit
-    from trainer.engine import Engine
-    from trainer.network import Network
-    from trainer.precision import choose_precision
     from trainer.recipe import ARTICLE
 
     data = load()
     train, validation = DeviceSplit.of(data.train), DeviceSplit.of(data.validation)
-    engine = Engine(ARTICLE.optimizer, Network(choose_precision(precision), validation), train)
+    engine = make_engine(precision, train, validation)
     engine.load(engine.begin(ARTICLE))
     engine.run_steps(1, 0, 20)[0].numpy()
     print("ready", flush=True)

@@ -83,7 +83,7 @@ def _describe_work(record: BaselineRecord) -> str:
 
 
 def _sentence(row: Row, comparison: Comparison) -> str:
-    seeds = "1 seed, assumed" if comparison.is_assumed else f"{row.seeds} seeds"
+    seeds = "1 seed, by its last epochs" if comparison.from_epochs else f"{row.seeds} seeds"
     return (
         f"{row.epoch} epochs: {comparison.difference:+.2f} points to the article, "
         f"{'inside' if comparison.is_inside else 'OUTSIDE'} the {comparison.explained:.2f} that chance "
@@ -113,7 +113,7 @@ def results_json(record: BaselineRecord) -> dict[str, Any]:
                 "is_inside": row.comparison.is_inside,
                 "test_set_points": row.comparison.images,
                 "seed_points": row.comparison.seeds,
-                "seed_points_are_assumed": row.comparison.is_assumed,
+                "seed_points_are_from_epochs": row.comparison.from_epochs,
             }
         rows.append(values)
     return {"rows": rows}

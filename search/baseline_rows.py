@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from search.baseline_record import BaselineRecord
+from search.baseline_record import BaselineRecord, SeedRun
 from trainer.article import ARTICLE_RESULTS, ArticleResult
 from trainer.cifar10 import TRAIN_IMAGES
 
-ASSUMED_SEED_POINTS: Final = 0.3
-"""Standard deviation over seeds, in points of test accuracy, where one seed shows none: what seeds of this
-recipe were seen to differ by."""
+LAST_EPOCHS: Final = 20
+"""How many epochs before a score tell how much one seed's accuracy moves by itself."""
 SIGMAS: Final = 2.0
 """Chance explains a difference up to so many standard deviations of it: 95 % of those that it makes."""
 
@@ -49,13 +48,15 @@ class Comparison:
         difference: Ours minus the article's.
         images: b, the part of the test set's size.
         seeds: s * sqrt(1 + 1 / k), the part of the seeds.
-        is_assumed: Whether s is `ASSUMED_SEED_POINTS`, for want of a second seed.
+        from_epochs: Whether s is, for want of a second seed, the standard deviation of the validation
+            accuracy over the seed's own last `LAST_EPOCHS`: at a constant rate it moves from epoch to epoch,
+            and where it is scored is chance as well. Seeds differ by at least as much.
     """
 
     difference: float
     images: float
     seeds: float
-    is_assumed: bool
+    from_epochs: bool
 
     @property
     def explained(self) -> float:
@@ -102,7 +103,8 @@ def rows_of(record: BaselineRecord) -> list[Row]:
         article = next((result for result in ARTICLE_RESULTS if result.epochs == epoch), None)
         comparison, images = None, scores[0].test.images
         if article is not None and is_articles_experiment(record):
-            comparison = compare(accuracy, len(scores), article, images)
+            moved = _moved(next(run for run in record.runs if run.score_at(epoch) is not None), epoch)
+            comparison = compare(accuracy, len(scores), article, images, moved)
         rows.append(
             Row(
                 epoch,
@@ -123,13 +125,22 @@ def is_articles_experiment(record: BaselineRecord) -> bool:
     return record.settings.train_samples == TRAIN_IMAGES
 
 
-def compare(accuracy: Spread, seeds: int, article: ArticleResult, images: int) -> Comparison:
-    """The mean `accuracy` of so many `seeds`, in percent of `images` test images, against the article's."""
+def compare(accuracy: Spread, seeds: int, article: ArticleResult, images: int, moved: float) -> Comparison:
+    """The mean `accuracy` of so many `seeds`, in percent of `images` test images, against the article's.
+
+    `moved` is by how many points a single seed's accuracy moves from epoch to epoch (standard deviation).
+    """
     share = article.percent / 100
-    spread = ASSUMED_SEED_POINTS if accuracy.deviation is None else accuracy.deviation
+    spread = moved if accuracy.deviation is None else accuracy.deviation
     return Comparison(
         accuracy.mean - article.percent,
         images=100 * math.sqrt(share * (1 - share) / images),
         seeds=spread * math.sqrt(1 + 1 / seeds),
-        is_assumed=accuracy.deviation is None,
+        from_epochs=accuracy.deviation is None,
     )
+
+
+def _moved(run: SeedRun, epoch: int) -> float:
+    """The standard deviation of a seed's validation accuracy over the epochs up to `epoch`, in points."""
+    last = run.history[max(0, epoch - LAST_EPOCHS) : epoch]
+    return 100 * statistics.stdev(result.validation_accuracy for result in last) if len(last) > 1 else 0.0

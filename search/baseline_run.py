@@ -10,6 +10,7 @@ from search.baseline_record import (
     BaselineRecord,
     BaselineSettings,
     ModelScore,
+    SeedRun,
     SplitScore,
     write_record,
 )
@@ -104,6 +105,9 @@ class BaselineRun:
     def _run_seed(self, seed: int) -> None:
         recipe, state = self._plan.recipe(seed), self._folder.states.get(seed)
         done = 0 if state is None else state.epoch
+        if state is None:
+            # Where somebody deleted the state, what the run had come to was another run's.
+            self.record = self.record.with_run(SeedRun(seed))
         self._emit(SeedStarted(seed, done + 1, recipe.epochs))
         self._stop_if_told()
         if state is not None and done in self.record.run_of(seed).lacks(self._plan.epochs):
@@ -146,8 +150,8 @@ class BaselineRun:
         model = model_from_bytes(content)
         score = ModelScore(
             epoch,
-            test=_split_score(self._test.score(model)),
-            validation=_split_score(self._validation.score(model)),
+            test=_split_score(self._test.score(model, self._stop_if_told)),
+            validation=_split_score(self._validation.score(model, self._stop_if_told)),
             file=name,
             sha256=hashlib.sha256(content).hexdigest(),
         )

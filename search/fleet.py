@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Final
@@ -89,7 +90,7 @@ def run_fleet(
                     member = next(member for member in members if member.pipe is pipe)
                     if not _listen(member, show):
                         members.remove(member)
-                        _bury(member, opened, show, lambda: stop.requests > 0)
+                        _bury(member, opened, show, stop)
                 if stop.requests > told:
                     told = stop.requests
                     for member in members:
@@ -132,17 +133,19 @@ def _bury(
     member: _Member,
     opened: OpenStudy,
     show: Callable[[Event | WorkerFailed], None],
-    must_hurry: Callable[[], bool],
+    stop: Stop,
 ) -> None:
     member.process.join()
     member.pipe.close()
     code = member.process.exitcode or 0
     if code < 0:
         show(WorkerFailed(member.index, f"killed by {signal.Signals(-code).name}"))
-    retries = Retries(opened.database.shown_url, TAKE_BACK_SECONDS, must_hurry)
+    retries = Retries(opened.database.shown_url, TAKE_BACK_SECONDS, lambda: stop.requests > 0)
+    # Killed because it was told to stop and did not in time: no fault of its trial's.
+    reap = partial(opened.leases().reap, expired=False, blameless=stop.requests > 0)
     try:
         # A process that ended stays so, however long this takes.
-        for taken in retries.run(opened.leases().reap, expired=False):
+        for taken in retries.run(reap):
             show(TrialEnded(taken.number, "failed" if taken.failed else "waiting", None, taken.reason, None))
     except DATABASE_ERRORS as error:
         show(

@@ -132,9 +132,11 @@ class Choices:
         for choice in self.choices:
             # 1 equals True.
             if not any(type(choice) is type(known) and choice == known for known in allowed):
+                hint = did_you_mean(choice, map(shown, allowed))
+                if isinstance(choice, str) and choice in map(shown, allowed):
+                    hint = "; write it without quotes"
                 raise SpaceError(
-                    f"{self.field} must be one of {names}, got {choice!r}"
-                    f"{did_you_mean(choice, map(shown, allowed))}",
+                    f"{self.field} must be one of {names}, got {choice!r}{hint}",
                     key="choices",
                 )
             if self.choices.count(choice) > 1:

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from search.errors import GpuError
+from trainer.architecture import Architecture
 
 MOST_WORKERS: Final = 8
 """More trials at once than these, and the sampler learns too late; an estimate."""
 WORKER_BYTES: Final = 1_500_000_000
 """Memory to have for each worker: its peak of 1.0 GB (docs/speed.md) and room for the system's caches."""
+LARGE_WORKER_BYTES: Final = 2_500_000_000
+"""The same where a space has larger networks than the article's: a peak of 1.8 GB with the largest."""
+ARTICLE_PARAMETERS: Final = Architecture().count_parameters()
 NO_GPU: Final = "-1"
 """CUDA_VISIBLE_DEVICES for a process that trains on the CPU: CUDA ignores all after an index that is none."""
 CONTROL_GROUP: Final = "sys/fs/cgroup"
@@ -83,7 +87,11 @@ class Layout:
 
 
 def choose_layout(
-    cores: int, workers: int | None = None, memory_bytes: int | None = None, gpu_slots: int = 0
+    cores: int,
+    workers: int | None = None,
+    memory_bytes: int | None = None,
+    gpu_slots: int = 0,
+    parameters: int = ARTICLE_PARAMETERS,
 ) -> Layout:
     """Share `cores` among `workers`, or among as many as serve best.
 
@@ -97,9 +105,11 @@ def choose_layout(
         workers: How many, at least 1; None to choose.
         memory_bytes: What is free; None for unknown.
         gpu_slots: How many workers can have a GPU; 0 where they train on the CPU.
+        parameters: Of the largest network to be trained.
     """
     most = gpu_slots or min(cores, MOST_WORKERS)
-    room = most if memory_bytes is None else memory_bytes // WORKER_BYTES
+    each = LARGE_WORKER_BYTES if parameters > ARTICLE_PARAMETERS else WORKER_BYTES
+    room = most if memory_bytes is None else memory_bytes // each
     chosen = max(1, min(most, room)) if workers is None else workers
     return Layout(chosen, max(1, cores // chosen))
 

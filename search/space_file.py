@@ -111,10 +111,11 @@ def _base(name: object) -> Space:
 def _changed(field: str, table: Any, old: Range | None, reason: str) -> Range:
     """The range that `table` makes of `old`, which is None where the base does not search the field."""
     if field not in SEARCHABLE:
-        raise SpaceError(
-            f"unknown key {field!r}; known are base, {', '.join(SEARCHABLE)}"
-            f"{did_you_mean(field, ('base', *SEARCHABLE))}"
-        )
+        if field == "seed":
+            raise SpaceError("a seed is not searched; `cnn-search run --seed` sets the study's")
+        hint = did_you_mean(field, ("base", *SEARCHABLE))
+        known = f"; known are base, {', '.join(SEARCHABLE)}"
+        raise SpaceError(f"unknown key {field!r}{hint or known}")
     keys = CHOICE_KEYS if field in CHOICES else NUMBER_KEYS
     if not isinstance(table, dict) or not table:
         raise SpaceError(f"{field} must be a table with {' or '.join(keys)}, got {table!r}")

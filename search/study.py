@@ -24,6 +24,8 @@ SETTINGS_KEY: Final = "cnn_search"
 """Study user attribute: the settings, as `Settings.to_dict` gives them."""
 IDENTITY_KEY: Final = "cnn_search:identity"
 """Study system attribute that no two studies share: SQLite gives a deleted study's id to the next one."""
+MOST_DIFFERENCES: Final = 8
+"""Fields in which two spaces differ that a message names; where there are more, the spaces' names say it."""
 METRIC: Final = "validation accuracy"
 MAX_RETRIES: Final = 5
 """How often a trial may lose its worker, or fail in a way that can pass, without an epoch in between."""
@@ -110,6 +112,9 @@ class Wishes:
     def conflicts(self, settings: Settings) -> list[str]:
         """Where the wishes contradict the settings of a study, one line each."""
         lines = [] if self.space is None else difference(settings.space, self.space)
+        if self.space is not None and len(lines) > MOST_DIFFERENCES:
+            names = f"space: the study has {settings.space.name}, --space gives {self.space.name}"
+            lines = [f"{names}, which differ in {len(lines)} fields"]
         for name in ("max_epochs", "train_samples", "seed", "artifacts"):
             wished, remembered = getattr(self, name), getattr(settings, name)
             if wished not in (None, remembered):

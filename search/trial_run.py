@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -117,15 +117,21 @@ class TrialRun:
             self._stored_at, self._stored_epoch = time.monotonic(), state.epoch
         return is_new
 
-    def finish(self, result: TrainingResult, evaluator: Evaluator) -> None:
-        """Store what the trial came to."""
+    def finish(self, result: TrainingResult, evaluator: Evaluator, look: Callable[[], None]) -> None:
+        """Store what the trial came to.
+
+        Args:
+            result: Of its training.
+            evaluator: Scores its model.
+            look: Called about once a second meanwhile; what it raises leaves the trial as it was.
+        """
         number, outcome = self._trial.number, "pruned"
         score: Score | None = None
         files: list[NamedFile] = []
         attrs: dict[str, Any] = {}
         if result.status == "finished":
             content = result.to_h5(self._opened.settings.train_samples)
-            score = evaluator.score(model_from_bytes(content))
+            score = evaluator.score(model_from_bytes(content), look)
             outcome = f"{100 * score.accuracy:.2f} %"
             name = f"trial-{number}-{score.accuracy:.4f}.h5"
             files.append(NamedFile("model", name, "application/x-hdf5", content))

@@ -177,6 +177,9 @@ class Worker:
 
         def on_steps(epoch: int, done: int, total: int) -> None:
             self._emit(StepsDone(trial.number, epoch, done, total))
+            look()
+
+        def look() -> None:
             if self._must_stop():
                 raise Interrupted
             if self._keeper.has_lost(run.trial_id, run.taken_at):
@@ -203,7 +206,7 @@ class Worker:
             # Of another version of this program, say; it is told before anything is trained.
             run.begin_anew(error)
             result = train()
-        run.finish(result, self._evaluator)
+        run.finish(result, self._evaluator, look)
 
     def _sweep(self) -> None:
         # In between, each write to a trial does.

@@ -193,16 +193,22 @@ class Leases:
 
         return self._retries.run(count)
 
-    def reap(self, *, expired: bool = True) -> list[Taken]:
+    def reap(self, *, expired: bool = True, blameless: bool = False) -> list[Taken]:
         """Take back the trials of workers that are gone, and with `expired` of those that are silent.
 
         Any process may do it, any number of them at once: each trial is taken back by one of them. Tries
         once: what was found stale before an outage need not be so after it.
 
+        Args:
+            expired: Whether silence for longer than a lease is enough.
+            blameless: Whether it costs the trials none of their chances, since their workers were killed by
+                somebody who wanted them to stop.
+
         Returns:
             What this call took back.
         """
-        return [taken for lease in self._stale(expired) if (taken := self._take_back(lease)) is not None]
+        taken = [self._take_back(lease, blameless) for lease in self._stale(expired)]
+        return [one for one in taken if one is not None]
 
     def _stale(self, expired: bool) -> list[Any]:
         """The leases that do not hold, as rows; those without a worker's row are of one that has left."""
@@ -225,7 +231,7 @@ class Leases:
             if row.pid is None or (expired and row.left <= 0) or is_gone(row.place, row.pid, row.born)
         ]
 
-    def _take_back(self, lease: Any) -> Taken | None:
+    def _take_back(self, lease: Any, blameless: bool) -> Taken | None:
         if lease.pid is None:
             reason = "its worker left without handing it back"
         else:
@@ -250,7 +256,11 @@ class Leases:
             )
             if number is None:
                 return None
-            failed = end_or_wait(connection, lease.trial_id, reason, self._max_retries)
+            if blameless:
+                failed = False
+                end_trial(connection, lease.trial_id, TrialState.WAITING)
+            else:
+                failed = end_or_wait(connection, lease.trial_id, reason, self._max_retries)
         return Taken(number, reason, failed)
 
     def _left(self) -> Any:

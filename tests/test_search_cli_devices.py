@@ -131,7 +131,7 @@ def test_a_run_has_a_worker_for_each_gpu(
         DeviceWish("gpu", False, 3, locks),
         DeviceWish("auto", False, 1, locks),
     ]
-    assert "2 worker(s) of " in first.err
+    assert "2 workers of " in first.err
     assert "on GPUs; Ctrl-C" in first.err
 
 

@@ -29,6 +29,7 @@ from search.events import EpochEnded, TrialEnded, TrialStarted
 from search.fleet import Stop, WorkerFailed, _bury, run_fleet
 from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
+from storage.leases import RETRIES_KEY
 
 WAIT_SECONDS = 110.0
 """Bound on what is polled; it takes a second or two."""
@@ -121,6 +122,15 @@ def test_the_trial_of_a_killed_worker_is_handed_back(database: Database, url: st
     assert 1 in trial.intermediate_values
 
 
+def dead_member() -> Any:
+    """A worker process that was killed, as its parent has it."""
+    return SimpleNamespace(
+        index=0,
+        process=SimpleNamespace(join=lambda: None, exitcode=-9),
+        pipe=SimpleNamespace(close=lambda: None),
+    )
+
+
 def test_a_dead_workers_trial_is_taken_back_after_a_restart(tmp_path: Path) -> None:
     """The parent's connection is from before it, and it has no patience otherwise."""
     with PostgresServer(tmp_path) as server:
@@ -131,19 +141,30 @@ def test_a_dead_workers_trial_is_taken_back_after_a_restart(tmp_path: Path) -> N
         opened.study.ask()
         server.restart("immediate")
         events: list[Any] = []
-        member: Any = SimpleNamespace(
-            index=0,
-            process=SimpleNamespace(join=lambda: None, exitcode=-9),
-            pipe=SimpleNamespace(close=lambda: None),
-        )
 
-        _bury(member, opened, events.append, lambda: False)
+        _bury(dead_member(), opened, events.append, Stop())
 
         failure, taken = events
         assert failure == WorkerFailed(0, "killed by SIGKILL")
         assert (taken.number, taken.state) == (0, "waiting")
         assert states(opened.study) == {"WAITING": 1}
+        assert opened.study.trials[0].user_attrs[RETRIES_KEY]["total"] == 1
         database.close()
+
+
+def test_who_is_told_to_stop_and_killed_costs_its_trial_no_chance(database: Database) -> None:
+    """A step of a large network can take longer than there is time; the trial is not to blame."""
+    opened = open_sample_study(database, max_epochs=1, total=1)
+    opened.leases().renew(ended := ended_identity(), 600.0)
+    database.work_as(ended)
+    opened.study.ask()
+    events: list[Any] = []
+
+    _bury(dead_member(), opened, events.append, Stop(requests=1))
+
+    assert [event.state for event in events if isinstance(event, TrialEnded)] == ["waiting"]
+    assert states(opened.study) == {"WAITING": 1}
+    assert RETRIES_KEY not in opened.study.trials[0].user_attrs
 
 
 def test_a_worker_that_cannot_begin_says_why(database: Database, url: str, tmp_path: Path) -> None:

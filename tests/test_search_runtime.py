@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.runtime import WORKER_BYTES, Layout, choose_layout, count_cores, read_free_memory
+from search.runtime import (
+    ARTICLE_PARAMETERS,
+    WORKER_BYTES,
+    Layout,
+    choose_layout,
+    count_cores,
+    read_free_memory,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +42,13 @@ def test_there_are_no_more_workers_than_memory_has_room_for(workers_worth: float
     free = int(workers_worth * WORKER_BYTES)
     assert choose_layout(4, None, free) == layout
     assert choose_layout(4, 3, free) == Layout(3, 1)
+
+
+def test_larger_networks_need_more_memory() -> None:
+    """A space with networks beyond the article's gets fewer workers out of the same memory."""
+    free = 4 * WORKER_BYTES
+    assert choose_layout(4, None, free, parameters=ARTICLE_PARAMETERS) == Layout(4, 1)
+    assert choose_layout(4, None, free, parameters=ARTICLE_PARAMETERS + 1) == Layout(2, 2)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,18 @@ def test_other_wishes_are_refused_with_the_differences(
     assert open_study(database, "s").settings == settings
 
 
+def test_a_space_that_is_quite_another_is_told_by_its_name(database: Database) -> None:
+    """Two dozen fields would fill the screen."""
+    open_or_create_study(database, "s", Wishes(space=NAMED["everything"]))
+
+    with pytest.raises(StudyError) as refused:
+        open_or_create_study(database, "s", Wishes(space=NAMED["article"]))
+
+    told = str(refused.value)
+    assert "space: the study has everything, --space gives article, which differ in 2" in told
+    assert len(told) < 250
+
+
 def test_a_cap_is_refused_where_the_study_has_none(database: Database) -> None:
     """It would make trials that cannot be compared with the ones before."""
     open_or_create_study(database, "s", Wishes())

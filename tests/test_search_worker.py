@@ -489,6 +489,31 @@ def test_a_trial_that_was_taken_is_let_go(database: Database, elsewhere: Elsewhe
     assert count_leases(database) == (1, 1)
 
 
+def test_a_worker_that_is_stopped_while_it_scores_hands_its_trial_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large network's score takes longer than there is time; the next worker has only to score."""
+    from trainer.evaluation import Evaluator
+
+    opened, told = open_sample_study(database), []
+    score = Evaluator.score
+
+    def told_to_stop(self: Evaluator, model: Any, look: Callable[[], None]) -> Any:
+        told.append(1)
+        return score(self, model, look)
+
+    monkeypatch.setattr("trainer.evaluation.PIECE", 7)
+    monkeypatch.setattr(Evaluator, "score", told_to_stop)
+    stopped = work(opened, 1, must_stop=lambda: bool(told))
+    monkeypatch.setattr(Evaluator, "score", score)
+    log = work(opened, 1)
+
+    assert [event.state for event in stopped.of(TrialEnded)] == ["waiting"]
+    assert len(stopped.of(EpochEnded)) == 3
+    assert [event.state for event in log.of(TrialEnded)] == ["complete"]
+    assert log.of(EpochEnded) == []
+
+
 @pytest.mark.parametrize("moment", ["stop", "failure", "passing failure"])
 def test_a_taken_trial_is_neither_handed_back_nor_failed(
     database: Database, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, moment: str

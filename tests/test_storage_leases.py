@@ -28,7 +28,7 @@ from test_storage_shared import MODEL, Office, Worker, change, content_of, holde
 import storage.leases
 from storage.claimed_trial import ClaimedTrial
 from storage.errors import LeaseLost, TrialLimitReached
-from storage.leases import Taken
+from storage.leases import RETRIES_KEY, Taken
 from storage.process import Identity, birth, own_identity, own_place
 from storage.schema import FILES, LEASES, TRIALS, WORKERS
 
@@ -103,7 +103,7 @@ def test_who_renews_between_looking_and_taking_keeps_the_lease(office: Office) -
     (lease,) = other.leases._stale(True)
     late.leases.renew(late.identity, 600.0)
 
-    assert other.leases._take_back(lease) is None
+    assert other.leases._take_back(lease, False) is None
 
     assert holders(other.database) == {0: late.identity.worker}
 
@@ -116,6 +116,21 @@ def test_a_worker_whose_process_ended_is_known_at_once(office: Office) -> None:
     (taken,) = other.leases.reap(expired=False)
 
     assert taken.reason == f"its worker ended (host here, pid {gone.identity.pid})"
+    assert other.study.trials[0].user_attrs[RETRIES_KEY]["total"] == 1
+
+
+def test_a_trial_can_be_taken_back_without_costing_it_a_chance(office: Office) -> None:
+    """However often that is, it waits and never fails."""
+    other = office.hire()
+    for _ in range(8):
+        gone = office.hire(ended_identity())
+        gone.take()
+        (taken,) = other.leases.reap(blameless=True)
+        assert not taken.failed
+
+    (trial,) = other.study.trials
+    assert trial.state == TrialState.WAITING
+    assert RETRIES_KEY not in trial.user_attrs
 
 
 def test_a_process_of_another_machine_is_known_by_its_silence_alone(office: Office) -> None:

@@ -88,6 +88,27 @@ def test_more_images_than_a_batch_and_no_multiple_of_it() -> None:
     assert score.images == 520
 
 
+def test_a_score_in_pieces_is_the_same_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit; between them somebody may look, and end it."""
+    model, evaluator = _varied_model(2), Evaluator(DeviceSplit.of(SPLIT))
+    monkeypatch.setattr(evaluation, "BATCH", 10)
+    whole = evaluator.score(model)
+    monkeypatch.setattr(evaluation, "PIECE", 30)
+    looks: list[int] = []
+
+    score = evaluator.score(model, lambda: looks.append(1))
+
+    assert len(looks) == -(-len(SPLIT) // 30) - 1
+    assert (score.loss, score.accuracy, score.images) == (whole.loss, whole.accuracy, whole.images)
+    np.testing.assert_array_equal(score.confusion, whole.confusion)
+
+    def end() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        evaluator.score(model, end)
+
+
 def test_one_trace_serves_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scoring other models, with other rates, runs the program that the first score traced."""
     calls = 0

@@ -34,7 +34,9 @@ def test_the_articles_rate_is_the_same_in_every_epoch() -> None:
     [
         ({"schedule": "step", "epochs": 4}, [1, 1, 0.1, 0.1]),
         ({"schedule": "step", "epochs": 4, "step_at": 0.75, "step_factor": 0.5}, [1, 1, 1, 0.5]),
-        ({"schedule": "step", "epochs": 2, "step_at": 1.0}, [1, 1]),
+        ({"schedule": "step", "epochs": 2, "step_at": 1.0}, [1, 0.1]),
+        ({"schedule": "step", "epochs": 5, "step_at": 0.95}, [1, 1, 1, 1, 0.1]),
+        ({"schedule": "step", "epochs": 1, "step_at": 1.0}, [1]),
         ({"schedule": "step", "epochs": 2, "step_at": 0.0}, [0.1, 0.1]),
         ({"schedule": "cosine", "epochs": 1}, [1]),
         ({"schedule": "cosine", "epochs": 2}, [1, 0.5]),
@@ -42,6 +44,7 @@ def test_the_articles_rate_is_the_same_in_every_epoch() -> None:
         ({"schedule": "warmup_cosine", "epochs": 4, "warmup": 0.5}, [1 / 3, 2 / 3, 1, 0.5]),
         ({"schedule": "warmup_cosine", "epochs": 3, "warmup": 0.0}, [1, 0.75, 0.25]),
         ({"schedule": "warmup_cosine", "epochs": 3, "warmup": 1.0}, [1 / 3, 2 / 3, 1]),
+        ({"schedule": "warmup_cosine", "epochs": 3, "warmup": 0.02}, [1 / 2, 1, 0.5]),
         ({"schedule": "warmup_cosine", "epochs": 1, "warmup": 1.0}, [1]),
     ],
     ids=str,

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import sample
 
-from trainer import training
+from trainer import evaluation
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit
 from trainer.evaluation import Evaluator
 from trainer.model import build_model, build_optimizer, initial_weights
 from trainer.model_file import load_model, model_to_bytes
+from trainer.pace import Pace
 from trainer.precision import Precision
 from trainer.recipe import OPTIMIZERS, Recipe
 from trainer.state import EpochResult, StateError, TrainingState
@@ -117,13 +118,29 @@ def test_steps_are_counted_up_to_the_epochs_steps(
 ) -> None:
     """Each epoch's count rises to its last step, and looking more often changes neither result nor trace."""
     before = trainer.traces
-    monkeypatch.setattr(training, "STEPS_PER_CALL", 3)
+    monkeypatch.setattr(Pace, "steps", lambda *_: 3)
     got: list[tuple[int, int, int]] = []
     result = trainer.train(RECIPE, on_steps=lambda *counts: got.append(counts))
     assert got == [(epoch, done, STEPS) for epoch in (1, 2, 3) for done in (3, 4)]
     assert _same(result.state, uninterrupted.state)
-    assert [epoch.accuracy for epoch in result.history] == [e.accuracy for e in uninterrupted.history]
+    whole, cut = ([dataclasses.replace(e, seconds=0.0) for e in r.history] for r in (uninterrupted, result))
+    assert cut == whole
     assert trainer.traces == before
+
+
+def test_a_long_validation_is_looked_at_between_its_pieces(
+    trainer: Trainer, uninterrupted: TrainingResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told about steps is told again, with all of them done; its figures stay the same."""
+    monkeypatch.setattr(Pace, "steps", lambda *_: STEPS)
+    monkeypatch.setattr(evaluation, "PIECE", -(-len(VALIDATION) // 3))
+    monkeypatch.setattr(evaluation, "BATCH", -(-len(VALIDATION) // 3))
+    got: list[tuple[int, int, int]] = []
+    result = trainer.train(RECIPE, on_steps=lambda *counts: got.append(counts))
+    assert got == [(epoch, STEPS, STEPS) for epoch in (1, 2, 3) for _ in range(3)]
+    for epoch, whole in zip(result.history, uninterrupted.history, strict=True):
+        assert epoch.validation_accuracy == whole.validation_accuracy
+        assert epoch.validation_loss == pytest.approx(whole.validation_loss, rel=1e-6)
 
 
 class Interrupted(Exception):
@@ -135,7 +152,7 @@ def test_what_a_callback_raises_reaches_the_caller(
     epoch: int, trainer: Trainer, uninterrupted: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted in mid-epoch, the state that on_epoch got last goes on to the same weights."""
-    monkeypatch.setattr(training, "STEPS_PER_CALL", 2)
+    monkeypatch.setattr(Pace, "steps", lambda *_: 2)
     states: list[TrainingState] = []
 
     def interrupt(at: int, done: int, steps: int) -> None:
@@ -400,7 +417,7 @@ def test_a_batch_size_trains_as_if_it_were_the_only_one(batch_size: int) -> None
     counts: list[tuple[int, int, int]] = []
     result = used.train(recipe, on_steps=lambda *now: counts.append(now))
     steps = -(-10 // batch_size)
-    assert [now for now in counts if now[1] == steps] == [(1, steps, steps), (2, steps, steps)]
+    assert {now for now in counts if now[1] == steps} == {(1, steps, steps), (2, steps, steps)}
     assert _same(result.state, Trainer(TRAIN.first(10), VALIDATION.first(5)).train(recipe).state)
 
 

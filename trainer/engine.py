@@ -14,6 +14,7 @@ from trainer.device import DeviceSplit
 from trainer.evaluation import count_hits, scale
 from trainer.model import build_optimizer, dropout_rates, initial_weights
 from trainer.network import Network
+from trainer.pace import Pace
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, StateError, TrainingState
 
@@ -21,6 +22,10 @@ SEEDS_PER_STEP: Final = 16
 """Random streams of one step: one for each dropout layer, from 0, and those below."""
 SHUFFLING_STREAM: Final = 15
 AUGMENTATION_STREAM: Final = 14
+
+
+Sums = tuple[tf.Tensor, tf.Tensor]
+"""Summed cross-entropy, float32 (), and images classified rightly, int32 ()."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Engine:
     Attributes:
         images: Training images, those of an epoch.
         steps: Of an epoch of the loaded trial.
+        batch_size: Of the loaded trial.
+        pace: How many steps to run at a time.
     """
 
     def __init__(
@@ -81,7 +88,8 @@ class Engine:
         `on_trace` is called when the program is traced: once.
         """
         self.images = len(train)
-        self.steps = 0
+        self.steps, self.batch_size = 0, 1
+        self.pace = Pace()
         self._on_trace = on_trace
         self._train, self._network, self._model = train, network, network.model
         self._optimizer = build_optimizer(program.optimizer, learning_rate=0.01)
@@ -134,7 +142,8 @@ class Engine:
         if self._label_smoothing is not None:
             self._label_smoothing.assign(state.recipe.label_smoothing)
         self._strengths.assign(strengths(state.recipe))
-        self.steps = math.ceil(self.images / state.recipe.batch_size)
+        self.batch_size = state.recipe.batch_size
+        self.steps = math.ceil(self.images / self.batch_size)
 
     def save(self, recipe: Recipe, history: tuple[EpochResult, ...]) -> TrainingState:
         """The state as it is now, copied to the host."""
@@ -146,27 +155,34 @@ class Engine:
         """Let the next steps use that rate."""
         self._optimizer.learning_rate.assign(rate)
 
-    def run_steps(self, epoch: int, first: int, last: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def run_steps(self, epoch: int, first: int, last: int, before: Sums | None = None) -> Sums:
         """Train steps `first` to `last` - 1, from 0, of `epoch`, from 1.
 
         Returns:
-            Summed cross-entropy, with smoothed labels where they are, float32 (), and images classified
-            rightly, int32 (); neither is waited for.
+            `before`, the sums of the steps before, or zeros, with those of these steps added one by one, so
+            that an epoch's are the same however it is cut; labels are smoothed where they are. Not waited
+            for.
         """
         arguments = [tf.constant(value, tf.int64) for value in (epoch, self.steps, first, last)]
-        total: tuple[tf.Tensor, tf.Tensor] = self._run_steps(*arguments)
+        loss, hits = (tf.zeros([]), tf.zeros([], tf.int32)) if before is None else before
+        total: Sums = self._run_steps(*arguments, loss, hits)
         return total
 
     def _trace_steps(
-        self, epoch: tf.Tensor, steps: tf.Tensor, first: tf.Tensor, last: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        self,
+        epoch: tf.Tensor,
+        steps: tf.Tensor,
+        first: tf.Tensor,
+        last: tf.Tensor,
+        loss: tf.Tensor,
+        hits: tf.Tensor,
+    ) -> Sums:
         self._on_trace()
         images = len(self._train)
         order = tf.random.experimental.stateless_shuffle(
             tf.range(images), self._stream(epoch * steps, SHUFFLING_STREAM), alg="philox"
         )
         batch_size = tf.identity(self._batch_size)
-        loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
         for step in tf.range(first, last):
             # Steps depend on one another; TensorFlow would still hold the tensors of ten of them.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)

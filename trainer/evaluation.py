@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,9 @@ from trainer.recent import Recent
 
 BATCH: Final = 100
 """Images a step when scoring: as fast as 500 on two cores, with a fifth of its memory for activations."""
+
+PIECE: Final = 10 * BATCH
+"""Images between two looks at the outside world: seconds of the largest networks."""
 
 PROGRAMS: Final = 4
 """Programs of scoring that are kept, those of the architectures scored last."""
@@ -46,46 +49,62 @@ class Evaluator:
     def __init__(self, split: DeviceSplit) -> None:
         """An evaluator for `split`."""
         self._split = split
-        self._programs: Recent[str, tuple[keras.Model, Callable[[], tuple[tf.Tensor, tf.Tensor]]]] = Recent(
+        self._programs: Recent[str, tuple[keras.Model, Callable[..., tuple[tf.Tensor, tf.Tensor]]]] = Recent(
             PROGRAMS
         )
 
-    def score(self, model: keras.Model) -> Score:
+    def score(self, model: keras.Model, look: Callable[[], None] = lambda: None) -> Score:
         """The scores of `model`, which maps images in [0, 1] to class probabilities.
+
+        Args:
+            model: What to score.
+            look: Called between pieces of the split; what it raises ends the scoring.
 
         Raises:
             OutOfMemoryError: The device had no memory left.
         """
         with telling_out_of_memory():
-            return self._score_all(model)
+            return self._score_all(model, look)
 
-    def _score_all(self, model: keras.Model) -> Score:
+    def _score_all(self, model: keras.Model, look: Callable[[], None]) -> Score:
         resident, run = self._programs.get(_describe_architecture(model), lambda: self._program(model))
         resident.set_weights(model.get_weights())
-        loss, counts = run()
-        images, confusion = len(self._split), counts.numpy()
+        images, classes = len(self._split), len(CLASS_NAMES)
+        loss, counts = tf.zeros([], tf.float64), tf.zeros([classes, classes], tf.int32)
+        for first, last in pieces(images, look):
+            loss, counts = run(tf.constant(first), tf.constant(last), loss, counts)
+        confusion = counts.numpy()
         # It may be TensorFlow's own memory.
         confusion.flags.writeable = False
         return Score(float(loss) / images, int(confusion.trace()) / images, images, confusion)
 
-    def _program(self, model: keras.Model) -> tuple[keras.Model, Callable[[], tuple[tf.Tensor, tf.Tensor]]]:
+    def _program(self, model: keras.Model) -> tuple[keras.Model, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
         resident = keras.models.clone_model(model)
         return resident, tf.function(functools.partial(self._score, resident))
 
-    def _score(self, model: keras.Model) -> tuple[tf.Tensor, tf.Tensor]:
-        images = len(self._split)
+    def _score(
+        self, model: keras.Model, first: tf.Tensor, last: tf.Tensor, loss: tf.Tensor, confusion: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sums, with those of images `first` to `last` - 1 added batch by batch."""
         classes = len(CLASS_NAMES)
-        loss, confusion = tf.zeros([], tf.float64), tf.zeros([classes, classes], tf.int32)
-        for first in tf.range(0, images, BATCH):
+        for begin in tf.range(first, last, BATCH):
             # Ten batches at once would take ten times the memory.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            last = tf.minimum(first + BATCH, images)
-            labels = self._split.labels[first:last]
-            probabilities = model(scale(self._split.images[first:last], tf.float32), training=False)
+            end = tf.minimum(begin + BATCH, last)
+            labels = self._split.labels[begin:end]
+            probabilities = model(scale(self._split.images[begin:end], tf.float32), training=False)
             losses = keras.ops.sparse_categorical_crossentropy(labels, probabilities)
             loss += tf.cast(tf.reduce_sum(losses), tf.float64)
             confusion += tf.math.confusion_matrix(labels, choose_classes(probabilities), classes)
         return loss, confusion
+
+
+def pieces(images: int, look: Callable[[], None]) -> Iterator[tuple[int, int]]:
+    """The first image of each piece of a split and the one after its last; looks between two pieces."""
+    for first in range(0, images, PIECE):
+        if first:
+            look()
+        yield first, min(first + PIECE, images)
 
 
 def _describe_architecture(model: keras.Model) -> str:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.architecture import CLASSES, Architecture
 from trainer.device import DeviceSplit
-from trainer.evaluation import BATCH, count_hits, scale
+from trainer.evaluation import BATCH, count_hits, pieces, scale
 from trainer.model import build_twin
 from trainer.precision import Precision
 
@@ -41,10 +41,17 @@ class Network:
         self._validation = validation
         self._run_validation = tf.function(self._trace_validation)
 
-    def validate(self) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy in [0, 1] over the validation images."""
-        loss, hits = self._run_validation()
-        return float(loss) / len(self._validation), int(hits) / len(self._validation)
+    def validate(self, look: Callable[[], None] = lambda: None) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in [0, 1] over the validation images.
+
+        Args:
+            look: Called between pieces of them; what it raises ends the validation.
+        """
+        images = len(self._validation)
+        loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
+        for first, last in pieces(images, look):
+            loss, hits = self._run_validation(tf.constant(first), tf.constant(last), loss, hits)
+        return float(loss) / images, int(hits) / images
 
     def loss(
         self, labels: tf.Tensor, logits: tf.Tensor, label_smoothing: tf.Variable | None = None
@@ -65,14 +72,16 @@ class Network:
         shares = tf.one_hot(labels, CLASSES) * (1.0 - label_smoothing) + label_smoothing / CLASSES
         return self._loss_of_shares(shares, logits)
 
-    def _trace_validation(self) -> tuple[tf.Tensor, tf.Tensor]:
+    def _trace_validation(
+        self, first: tf.Tensor, last: tf.Tensor, loss: tf.Tensor, hits: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sums, with those of images `first` to `last` - 1 added batch by batch."""
         self._on_trace()
-        images, dtype = len(self._validation), tf.as_dtype(self.precision)
-        loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
+        dtype = tf.as_dtype(self.precision)
         seed = tf.zeros([2], tf.int64)
-        for begin in tf.range(0, images, BATCH):
+        for begin in tf.range(first, last, BATCH):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            end = tf.minimum(begin + BATCH, images)
+            end = tf.minimum(begin + BATCH, last)
             labels = self._validation.labels[begin:end]
             inputs = scale(self._validation.images[begin:end], dtype)
             logits = self.model([inputs, self.rates, seed], training=False)

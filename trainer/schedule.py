@@ -19,23 +19,26 @@ def learning_rate(recipe: Recipe, validation_losses: Sequence[float]) -> float:
     """The rate of the epoch after those that gave `validation_losses`, one each; at least 0.
 
     - constant: the recipe's rate.
-    - step: times `step_factor` in the epochs after the share `step_at`.
+    - step: times `step_factor` in the epochs after the share `step_at`, at least in the last.
     - cosine: falls along half a cosine, from the recipe's rate in the first epoch towards 0, which the epoch
       after the last would have (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts).
-    - warmup_cosine: rises in equal parts over the share `warmup` of the epochs, which stays below the
-      recipe's rate (Goyal et al. 2017, arXiv:1706.02677, by epoch instead of by step), then as cosine.
+    - warmup_cosine: rises in equal parts over the share `warmup` of the epochs, at least one, which stay
+      below the recipe's rate (Goyal et al. 2017, arXiv:1706.02677, by epoch instead of by step), then as
+      cosine.
     - plateau: times `plateau_factor` whenever the validation loss has not fallen for `plateau_patience` of
       the epochs, as `keras.callbacks.ReduceLROnPlateau` does.
     """
     rate, done = recipe.learning_rate, len(validation_losses)
     match recipe.schedule:
         case "step":
-            return rate * recipe.step_factor if done >= _epochs(recipe, recipe.step_at) else rate
+            # At the last epoch at the latest, but for a single one.
+            step = min(_epochs(recipe, recipe.step_at), max(recipe.epochs - 1, 1))
+            return rate * recipe.step_factor if done >= step else rate
         case "cosine":
             return rate * _cosine(done / recipe.epochs)
         case "warmup_cosine":
-            # One epoch is left for the rate itself.
-            rising = min(_epochs(recipe, recipe.warmup), recipe.epochs - 1)
+            # One epoch is left for the rate itself, and one for rising to it.
+            rising = min(max(_epochs(recipe, recipe.warmup), 1 if recipe.warmup else 0), recipe.epochs - 1)
             if done < rising:
                 return rate * (done + 1) / (rising + 1)
             return rate * _cosine((done - rising) / (recipe.epochs - rising))

@@ -8,12 +8,11 @@ from typing import Final, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from trainer.architecture import Architecture
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit, count_threads, telling_out_of_memory
-from trainer.engine import Engine, Program
+from trainer.engine import Engine, Program, Sums
 from trainer.model import build_model, compile_model
 from trainer.model_file import model_to_bytes
 from trainer.network import Network
@@ -24,11 +23,9 @@ from trainer.record import RecipePlan, TrainingRecord
 from trainer.schedule import learning_rate
 from trainer.state import EpochResult, StateError, TrainingState
 
-STEPS_PER_CALL: Final = 50
-"""Steps between two looks at the outside world: about a second on two cores, too rare to cost anything."""
-
-NETWORKS: Final = 4
-"""Networks that a trainer keeps: a search over architectures makes one for nearly every trial."""
+NETWORKS: Final = 2
+"""Networks that a trainer keeps: a search over architectures makes one for nearly every trial, and hardly
+ever the same again."""
 ENGINES: Final = 8
 """Programs of training that a trainer keeps for a network: each optimizer's, and a few with other parts."""
 
@@ -136,7 +133,8 @@ class Trainer:
             state: Where to go on from, a state of the same recipe, in the precision that it began in,
                 whatever this trainer's; None begins at epoch 1.
             on_epoch: Called after each epoch with its result and the state to go on from; True stops.
-            on_steps: Called about once a second with the epoch, the steps done in it and its steps in all.
+            on_steps: Called about once a second with the epoch, the steps done in it and its steps in all,
+                also while the epoch is validated.
                 What it raises ends the training and reaches the caller; the state to go on from is the one
                 that `on_epoch` got last.
 
@@ -218,14 +216,22 @@ def _train_epoch(
 ) -> EpochResult:
     began = time.perf_counter()
     engine.set_learning_rate(rate)
-    loss, hits = tf.zeros([]), tf.zeros([], tf.int32)
-    for first in range(0, engine.steps, STEPS_PER_CALL):
-        last = min(first + STEPS_PER_CALL, engine.steps)
-        more_loss, more_hits = engine.run_steps(epoch, first, last)
-        loss, hits = loss + more_loss, hits + more_hits
+
+    def look() -> None:
         if on_steps is not None:
-            on_steps(epoch, last, engine.steps)
-    validation_loss, validation_accuracy = network.validate()
+            on_steps(epoch, done, engine.steps)
+
+    sums: Sums | None = None
+    done = 0
+    while done < engine.steps:
+        first, called = done, time.perf_counter()
+        done = min(first + engine.pace.steps(engine.batch_size), engine.steps)
+        sums = engine.run_steps(epoch, first, done, sums)
+        engine.pace.note((done - first) * engine.batch_size, time.perf_counter() - called)
+        look()
+    assert sums is not None
+    validation_loss, validation_accuracy = network.validate(look)
+    loss, hits = sums
     return EpochResult(
         epoch=epoch,
         loss=float(loss) / engine.images,

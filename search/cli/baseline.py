@@ -126,11 +126,12 @@ def baseline(
         if folder.record is not None:
             for name in changed_models(output, folder.record):
                 say(f"{output / name} is not the model that was scored, or is missing; its scores stay")
-        record = _train(folder, data, threads, device, stop)
-        if record is None:
+        record, is_done = _train(folder, data, threads, device, stop)
+        files = [] if record is None or not record.epochs() else _write_files(folder.path, record)
+        if record is None or not is_done:
             complain("interrupted; the same command goes on where it stopped")
             return INTERRUPTED
-        _finish(folder, record, as_json)
+        _print_results(folder.path, record, files, as_json)
     return 0
 
 
@@ -140,11 +141,11 @@ def _train(
     threads: int | None,
     device_wish: dict[str, Any],
     stop: StopRequest,
-) -> "BaselineRecord | None":
-    """Train what is left; None when told to stop."""
+) -> tuple["BaselineRecord | None", bool]:
+    """Train what is left; what is done now, and whether that is all of it."""
     if folder.record is not None and not folder.unfinished():
         # Nothing to start TensorFlow for.
-        return folder.record
+        return folder.record, True
     from search.baseline_view import BaselineView
     from search.device import DeviceWish, take_device
     from search.runtime import count_cores, start_tensorflow
@@ -155,7 +156,7 @@ def _train(
     view = BaselineView(make_console(stderr=True), folder.epochs_left())
     taken = take_device(DeviceWish(**device_wish), precision, view.show, stop)
     if taken is None:
-        return None
+        return folder.record, False
     threads = threads or count_cores()
     start_tensorflow(threads, taken.visible)
     from search.baseline_run import BaselineRun
@@ -165,19 +166,13 @@ def _train(
     # Until now a signal ends the process at once, which a terminal without its cursor would not outlast.
     stop.defer()
     with view:
-        return run.record if run.run() else None
+        is_done = run.run()
+    return run.record, is_done
 
 
-def _finish(folder: "BaselineFolder", record: "BaselineRecord", as_json: bool) -> None:
-    """Write the table and the curves, and print what it came to."""
-    from search.baseline_report import (
-        curves_csv,
-        results_lines,
-        results_markdown,
-        results_table,
-        scored_epochs,
-        summarise_json,
-    )
+def _write_files(path: Path, record: "BaselineRecord") -> list[str]:
+    """Write the table and the curves; their names."""
+    from search.baseline_report import curves_csv, results_lines, results_markdown, scored_epochs
     from search.baseline_rows import rows_of
     from search.output import replace_file
     from trainer.run_curves import draw_runs
@@ -192,13 +187,27 @@ def _finish(folder: "BaselineFolder", record: "BaselineRecord", as_json: bool) -
         "baseline.md": (results_markdown(rows) + "\n" + "".join(f"{line}\n" for line in lines)).encode(),
     }
     for name, content in files.items():
-        replace_file(folder.path / name, content)
+        replace_file(path / name, content)
+    return list(files)
+
+
+def _print_results(path: Path, record: "BaselineRecord", files: list[str], as_json: bool) -> None:
+    """Print what it came to, and where everything is."""
+    from search.baseline import changed_models
+    from search.baseline_report import results_lines, results_table, summarise_json
+    from search.baseline_rows import rows_of
+
     if as_json:
         click.echo(json.dumps(summarise_json(record), indent=2))
         return
-    show(results_table(rows), "", *lines, "")
-    for name in ("baseline.json", *files, *(score.file for run in record.runs for score in run.scores)):
-        click.echo(f"wrote {folder.path / name}")
+    rows = rows_of(record)
+    show(results_table(rows), "", *results_lines(record, rows), "")
+    for name in ("baseline.json", *files):
+        click.echo(f"wrote {path / name}")
+    changed = changed_models(path, record)
+    for name in (score.file for run in record.runs for score in run.scores):
+        if name not in changed:
+            click.echo(f"model {path / name}")
 
 
 def _print_summary() -> None:

@@ -21,7 +21,16 @@ from search.cli.options import (
     work_options,
 )
 from search.cli.studies import write_model
-from search.cli.terminal import complain, format_options, is_debugging, make_console, program_name, say, show
+from search.cli.terminal import (
+    complain,
+    counted,
+    format_options,
+    is_debugging,
+    make_console,
+    program_name,
+    say,
+    show,
+)
 from search.output import make_writable, replace_file
 
 if TYPE_CHECKING:
@@ -91,10 +100,12 @@ def run(
     if not gpu_slots:
         # Each worker would say the same.
         work["device"] = replace(work["device"], device="cpu")
-    layout = choose_layout(count_cores(), workers, read_free_memory(), gpu_slots)
+    largest = opened.settings.space.count_largest_network()
+    layout = choose_layout(count_cores(), workers, read_free_memory(), gpu_slots, largest)
     where = " on GPUs" if gpu_slots else ""
     say(
-        f"  {layout.workers} worker(s) of {layout.threads} thread(s){where}; Ctrl-C stops and keeps what runs"
+        f"  {counted(layout.workers, 'worker')} of {counted(layout.threads, 'thread')}{where};"
+        " Ctrl-C stops and keeps what runs"
     )
 
     before = summarise_trials(opened.study)

@@ -33,6 +33,11 @@ def show(*parts: "RenderableType") -> None:
             console.print(part, highlight=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def say(message: str) -> None:
     """Print what is no result."""
     click.echo(message, err=True)
