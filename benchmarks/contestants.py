@@ -62,13 +62,12 @@ def engine_runner(precision: str, steps: int) -> Callable[[], None]:
 
 def make_engine(precision: str, train: "DeviceSplit", validation: "DeviceSplit") -> "Engine":
     """The traced program of the article's recipe."""
-    from trainer.architecture import Architecture
     from trainer.engine import Engine, Program
     from trainer.network import Network
     from trainer.precision import choose_precision
     from trainer.recipe import ARTICLE
 
-    network = Network(Architecture.of(ARTICLE), choose_precision(precision), validation)
+    network = Network(ARTICLE.architecture, choose_precision(precision), validation)
     return Engine(Program.of(ARTICLE), network, train)
 
 

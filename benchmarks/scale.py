@@ -58,8 +58,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 
-from search.assignment import LEASE_SECONDS
 from search.named_spaces import NAMED
+from search.policy import LEASE_SECONDS
 from search.ranges import fixed_range
 from search.space import suggest
 from search.strategy import FIRST_RUNG_LEAST, attach_strategy

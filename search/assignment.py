@@ -10,6 +10,7 @@ from typing import Final
 
 from search.device import DeviceWish, take_device
 from search.events import Event, Notice
+from search.policy import LEASE_SECONDS, CheckpointPolicy
 from search.study import open_study
 from storage.database import open_database
 from storage.process import own_identity
@@ -17,23 +18,6 @@ from trainer.cifar10 import OFFICIAL, Digests
 
 PATIENCE_SECONDS: Final = 600.0
 """How long a worker waits for a database that is away before it gives up."""
-
-
-LEASE_SECONDS: Final = 60.0
-"""How long a worker may be silent before others take its trials."""
-
-
-@dataclass(frozen=True)
-class CheckpointPolicy:
-    """When a running trial's state is stored, always at the end of an epoch: what a kill -9 can cost.
-
-    Attributes:
-        seconds: After so many seconds since the last time.
-        epochs: After so many epochs since the last time; None for no matter how many.
-    """
-
-    seconds: float = 60.0
-    epochs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Space:
         if isinstance(blocks, Choices) or isinstance(heads, NumberRange):
             raise TypeError(f"blocks is a number and head is none: {blocks}, {heads}")
         return max(
-            Architecture.of_values({**values, "blocks": number, "head": head}).count_parameters()
+            Architecture.of({**values, "blocks": number, "head": head}).count_parameters()
             for number in range(int(blocks.low), int(blocks.high) + 1)
             for head in heads.choices
         )

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from optuna.trial import Trial, TrialState
 
-from search.assignment import CheckpointPolicy
 from search.events import TrialEnded
+from search.policy import CheckpointPolicy
 from search.space import record_params, suggest
 from search.study import MAX_RETRIES, OpenStudy
 from search.summary import (

@@ -7,9 +7,9 @@ from typing import Final
 
 from optuna.trial import Trial
 
-from search.assignment import LEASE_SECONDS, CheckpointPolicy
 from search.errors import SearchError
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.policy import LEASE_SECONDS, CheckpointPolicy
 from search.published_progress import PublishedProgress
 from search.strategy import attach_strategy
 from search.study import OpenStudy

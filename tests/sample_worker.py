@@ -13,10 +13,11 @@ from typing import Any
 
 import sample
 
-from search.assignment import Assignment, CheckpointPolicy, carry_out
+from search.assignment import Assignment, carry_out
 from search.cli.terminal import end_process
 from search.cli.worker import StopRequest
 from search.events import EpochEnded, Event, Notice, TrialEnded, TrialStarted
+from search.policy import CheckpointPolicy
 
 
 def main(url: str, log: str, *options: str) -> None:

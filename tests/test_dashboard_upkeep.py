@@ -20,10 +20,10 @@ from test_storage_leases import ended_identity
 from test_storage_shared import change, stranger
 
 import storage.leases
-from search.assignment import LEASE_SECONDS
 from search.dashboard.compress import compress
 from search.dashboard.prepared import Prepared
 from search.dashboard.upkeep import Upkeep
+from search.policy import LEASE_SECONDS
 from search.published_progress import FIGURES
 from search.study import SETTINGS_KEY, open_study
 from storage.database import Database, open_database

@@ -12,11 +12,12 @@ import pytest
 import sample
 from gpu_machine import make_gpu
 
-from search.assignment import Assignment, CheckpointPolicy, carry_out
+from search.assignment import Assignment, carry_out
 from search.device import Device, DeviceWish
 from search.errors import GpuError, SearchError, StudyError
 from search.events import Event, Notice, TrialEnded
 from search.gpu_claims import Claim
+from search.policy import CheckpointPolicy
 from search.study import Wishes, open_or_create_study
 from storage.database import Database
 from storage.errors import StorageError

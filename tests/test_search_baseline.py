@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import sample
 
-from search.baseline import BaselinePlan, changed_models, model_file, open_baseline, state_file
-from search.baseline_events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
-from search.baseline_record import RECORD, BaselineRecord, read_record
-from search.baseline_run import BaselineRun
+from search.baseline.events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
+from search.baseline.folder import BaselinePlan, changed_models, model_file, open_baseline, state_file
+from search.baseline.record import RECORD, BaselineRecord, read_record
+from search.baseline.run import BaselineRun
 from search.errors import BaselineError, OutputError
 from search.events import Notice
 from trainer.cifar10 import Split
@@ -59,8 +59,8 @@ def shared_programs() -> Iterator[None]:
         return evaluators.setdefault(len(split), Evaluator(split))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.baseline_run.Trainer", trainer_of)
-        patch.setattr("search.baseline_run.Evaluator", evaluator_of)
+        patch.setattr("search.baseline.run.Trainer", trainer_of)
+        patch.setattr("search.baseline.run.Evaluator", evaluator_of)
         yield
 
 
@@ -234,8 +234,8 @@ from pathlib import Path
 from search.runtime import start_tensorflow
 start_tensorflow()
 import sample
-from search.baseline import BaselinePlan, open_baseline
-from search.baseline_run import BaselineRun
+from search.baseline.folder import BaselinePlan, open_baseline
+from search.baseline.run import BaselineRun
 
 folder, kind, seed, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.baseline_record import (
+from search.baseline.record import (
     BaselineRecord,
     BaselineSettings,
     ModelScore,
     SeedRun,
     SplitScore,
 )
-from search.baseline_report import (
+from search.baseline.report import (
     curves_csv,
     results_json,
     results_lines,
@@ -26,7 +26,7 @@ from search.baseline_report import (
     scored_epochs,
     summarise_json,
 )
-from search.baseline_rows import Comparison, Spread, compare, rows_of
+from search.baseline.rows import Comparison, Spread, compare, rows_of
 from trainer.article import ARTICLE_RESULTS
 from trainer.state import EpochResult
 

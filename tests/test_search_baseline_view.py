@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from test_search_views import log_file, terminal, written
 
-from search.baseline_events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
-from search.baseline_record import ModelScore, SplitScore
-from search.baseline_view import BaselineView
+from search.baseline.events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
+from search.baseline.record import ModelScore, SplitScore
+from search.baseline.view import BaselineView
 from search.events import Notice, StepsDone
 from trainer.state import EpochResult
 

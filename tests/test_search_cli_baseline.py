@@ -11,7 +11,7 @@ import pytest
 from conftest import Finished
 from test_search_cli import assert_refused
 
-from search.baseline_record import read_record
+from search.baseline.record import read_record
 
 Cli = Callable[..., Finished]
 TINY = ("--train-samples", "64", "--precision", "float32", "--threads", "1", "--device", "cpu")

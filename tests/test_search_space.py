@@ -20,7 +20,7 @@ from search.named_spaces import NAMED
 from search.ranges import CHOICES, SEARCHABLE, Choices, NumberRange, Range, fixed_range
 from search.space import Space, difference, params_of, record_params, suggest
 from search.space_file import load_space
-from trainer.architecture import MAX_PARAMETERS, Architecture
+from trainer.architecture import MAX_PARAMETERS
 from trainer.recipe import ARTICLE, LIMITS, OPTIMIZERS, Recipe
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -321,7 +321,7 @@ def test_no_network_of_a_named_space_is_too_large(space: Space) -> None:
     assert space.count_largest_network() <= MAX_PARAMETERS
     assert Space("x", ()).count_largest_network() == 257_978
     drawn = [suggest(new_study().ask(), space, 0) for _ in range(20)]
-    counts = [Architecture.of(recipe).count_parameters() for recipe in drawn]
+    counts = [recipe.architecture.count_parameters() for recipe in drawn]
     assert max(counts) <= space.count_largest_network()
 
 

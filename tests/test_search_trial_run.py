@@ -30,8 +30,8 @@ from test_search_worker import (
     work,
 )
 
-from search.assignment import CheckpointPolicy
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.policy import CheckpointPolicy
 from search.report import trial_json
 from search.space import params_of
 from search.study import OpenStudy, Wishes, open_or_create_study

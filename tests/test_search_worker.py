@@ -822,6 +822,6 @@ def test_a_worker_is_known_while_it_works(database: Database, elsewhere: Elsewhe
 
 def checkpoint_each_epoch() -> Any:
     """The policy that loses nothing."""
-    from search.assignment import CheckpointPolicy
+    from search.policy import CheckpointPolicy
 
     return CheckpointPolicy(seconds=3600.0, epochs=1)

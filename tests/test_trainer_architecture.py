@@ -73,7 +73,7 @@ def scrambled(model: keras.Model) -> list[np.ndarray]:
 
 def test_the_articles_architecture_is_the_default() -> None:
     """Its recipe has it, with 257,978 parameters."""
-    assert Architecture.of(ARTICLE) == Architecture()
+    assert ARTICLE.architecture == Architecture()
     assert Architecture().count_parameters() == 257_978
 
 
@@ -81,7 +81,7 @@ def test_the_articles_architecture_is_the_default() -> None:
 def test_parameters_are_counted_without_building(fields: dict[str, Any]) -> None:
     """As many as Keras counts."""
     recipe = recipe_of(fields, width=0.6)
-    assert Architecture.of(recipe).count_parameters() == build_model(recipe).count_params()
+    assert recipe.architecture.count_parameters() == build_model(recipe).count_params()
 
 
 def test_a_network_above_the_bound_is_refused() -> None:
@@ -89,10 +89,10 @@ def test_a_network_above_the_bound_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe(width=4.0, convolutions=2)
     message = str(caught.value)
-    parameters = Architecture.of_values({**ARTICLE.to_dict(), "width": 4.0, "convolutions": 2})
+    parameters = Architecture.of({**ARTICLE.to_dict(), "width": 4.0, "convolutions": 2})
     assert message.startswith(f"a network of {parameters.count_parameters():,} parameters is above the bound")
     assert message.endswith(" of 3,000,000; lower width, blocks, convolutions or dense_units")
-    assert Architecture.of(Recipe(width=4.0)).count_parameters() < MAX_PARAMETERS
+    assert Recipe(width=4.0).architecture.count_parameters() < MAX_PARAMETERS
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_network_above_the_bound_is_refused() -> None:
 )
 def test_filters_are_multiples_of_eight(width: float, filters: tuple[int, ...]) -> None:
     """Width multiplies the article's, rounded; a fourth block is like the third."""
-    assert Architecture.of(Recipe(width=width)).filters == filters
-    assert Architecture.of(Recipe(width=width, blocks=4)).filters == (*filters, filters[-1])
-    assert Architecture.of(Recipe(width=width, blocks=1)).filters == filters[:1]
+    assert Recipe(width=width).architecture.filters == filters
+    assert Recipe(width=width, blocks=4).architecture.filters == (*filters, filters[-1])
+    assert Recipe(width=width, blocks=1).architecture.filters == filters[:1]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -111,7 +111,7 @@ def test_filters_are_multiples_of_eight(width: float, filters: tuple[int, ...]) 
 def test_the_twin_is_equal_by_mathematics(fields: dict[str, Any], activation: str) -> None:
     """In inference its softmax is the model's output, whether the activation comes before the pool or not."""
     recipe = recipe_of(fields, activation=activation)
-    model, twin = build_model(recipe), build_twin("float32", Architecture.of(recipe))
+    model, twin = build_model(recipe), build_twin("float32", recipe.architecture)
     assert [weight.path for weight in twin.weights] == [weight.path for weight in model.weights]
     weights = scrambled(model)
     for one in (model, twin):

@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from trainer.recipe import Recipe
+from typing import Any, Final, TypeVar
 
 Number = TypeVar("Number", int, float)
 
@@ -47,13 +44,11 @@ class Architecture:
     whitening: bool = False
 
     @classmethod
-    def of(cls, recipe: "Recipe") -> "Architecture":
-        """The recipe's; a block beyond the article's three is like the third."""
-        return cls.of_values(vars(recipe))
+    def of(cls, values: Mapping[str, Any]) -> "Architecture":
+        """That of a recipe's values, by field, whether or not a recipe may have them.
 
-    @classmethod
-    def of_values(cls, values: Mapping[str, Any]) -> "Architecture":
-        """That of a recipe's values, by field, whether or not a recipe may have them."""
+        A block beyond the article's three is like the third.
+        """
         width, blocks = values["width"], range(values["blocks"])
         return cls(
             filters=tuple(_scaled(of_last(FILTERS, block), width) for block in blocks),

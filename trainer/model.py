@@ -38,7 +38,7 @@ def build_model(recipe: Recipe) -> keras.Model:
     inputs = keras.Input(IMAGE_SHAPE, name="image")
     features = _features(
         inputs,
-        Architecture.of(recipe),
+        recipe.architecture,
         lambda features, index, name: keras.layers.Dropout(rates[index], name=name)(features),
         activation_first=True,
         policy="float32",

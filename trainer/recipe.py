@@ -106,12 +106,17 @@ class Recipe:
             object.__setattr__(self, name, _checked(name, getattr(self, name), limits))
         for name, choices in CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        parameters = Architecture.of(self).count_parameters()
+        parameters = self.architecture.count_parameters()
         if parameters > MAX_PARAMETERS:
             raise RecipeError(
                 f"a network of {parameters:,} parameters is above the bound of {MAX_PARAMETERS:,};"
                 " lower width, blocks, convolutions or dense_units"
             )
+
+    @property
+    def architecture(self) -> Architecture:
+        """The shape of its network."""
+        return Architecture.of(vars(self))
 
     def to_dict(self) -> dict[str, Value]:
         """The recipe as JSON-ready values, in field order."""

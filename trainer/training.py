@@ -170,7 +170,7 @@ class Trainer:
 
     def _programs(self, recipe: Recipe, precision: Precision) -> tuple[Network, Engine]:
         """The programs that train the recipe in that precision, and validate it."""
-        architecture = Architecture.of(recipe)
+        architecture = recipe.architecture
         resident = self._residents.get(
             (architecture, precision),
             lambda: _Resident(Network(architecture, precision, self.validation, self._count_trace)),

@@ -20,8 +20,8 @@ from search.cli.terminal import complain, make_console, say, show
 from search.cli.worker import StopRequest
 
 if TYPE_CHECKING:
-    from search.baseline import BaselineFolder
-    from search.baseline_record import BaselineRecord
+    from search.baseline.folder import BaselineFolder
+    from search.baseline.record import BaselineRecord
     from search.device import Device
 
 MOST_EPOCHS: Final = 10_000
@@ -119,7 +119,7 @@ def baseline(
             param_hint="'--seeds'",
         )
     stop = StopRequest()
-    from search.baseline import BaselinePlan, changed_models, open_baseline
+    from search.baseline.folder import BaselinePlan, changed_models, open_baseline
 
     plan = BaselinePlan(epochs, seeds, seed, train_samples, precision)
     with open_baseline(output, plan) as folder:
@@ -146,7 +146,7 @@ def _train(
     if folder.record is not None and not folder.unfinished():
         # Nothing to start TensorFlow for.
         return folder.record, True
-    from search.baseline_view import BaselineView
+    from search.baseline.view import BaselineView
     from search.device import DeviceWish, take_device
     from search.runtime import count_cores, start_tensorflow
     from trainer.data import load
@@ -159,7 +159,7 @@ def _train(
         return folder.record, False
     threads = threads or count_cores()
     start_tensorflow(threads, taken.visible)
-    from search.baseline_run import BaselineRun
+    from search.baseline.run import BaselineRun
 
     machine = _describe_machine(taken, threads)
     run = BaselineRun(folder, cifar10, machine, view.show, stop, jit_compile=taken.jit_compile)
@@ -172,8 +172,8 @@ def _train(
 
 def _write_files(path: Path, record: "BaselineRecord") -> list[str]:
     """Write the table and the curves; their names."""
-    from search.baseline_report import curves_csv, results_lines, results_markdown, scored_epochs
-    from search.baseline_rows import rows_of
+    from search.baseline.report import curves_csv, results_lines, results_markdown, scored_epochs
+    from search.baseline.rows import rows_of
     from search.output import replace_file
     from trainer.run_curves import draw_runs
 
@@ -193,9 +193,9 @@ def _write_files(path: Path, record: "BaselineRecord") -> list[str]:
 
 def _print_results(path: Path, record: "BaselineRecord", files: list[str], as_json: bool) -> None:
     """Print what it came to, and where everything is."""
-    from search.baseline import changed_models
-    from search.baseline_report import results_lines, results_table, summarise_json
-    from search.baseline_rows import rows_of
+    from search.baseline.folder import changed_models
+    from search.baseline.report import results_lines, results_table, summarise_json
+    from search.baseline.rows import rows_of
 
     if as_json:
         click.echo(json.dumps(summarise_json(record), indent=2))

@@ -226,7 +226,8 @@ def make_assignment(
     device: "DeviceWish",
 ) -> "Assignment":
     """What the options ask a worker to do."""
-    from search.assignment import Assignment, CheckpointPolicy
+    from search.assignment import Assignment
+    from search.policy import CheckpointPolicy
 
     return Assignment(
         storage,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from search.assignment import LEASE_SECONDS
+from search.policy import LEASE_SECONDS
 from search.published_progress import PublishedProgress
 from search.study import IDENTITY_KEY, SETTINGS_KEY, OpenStudy, open_study
 from search.summary import TrialSummary, count_ended, summarise_trials

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from search.baseline_record import BaselineRecord, SeedRun
+from search.baseline.record import BaselineRecord, SeedRun
 from trainer.article import ARTICLE_RESULTS, ArticleResult
 from trainer.cifar10 import TRAIN_IMAGES
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from search.baseline_record import ModelScore
+from search.baseline.record import ModelScore
 from search.events import Notice
 from trainer.state import EpochResult
 

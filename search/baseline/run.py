@@ -4,9 +4,9 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 
-from search.baseline import BaselineFolder, model_file, state_file
-from search.baseline_events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
-from search.baseline_record import (
+from search.baseline.events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
+from search.baseline.folder import BaselineFolder, model_file, state_file
+from search.baseline.record import (
     BaselineRecord,
     BaselineSettings,
     ModelScore,
@@ -14,7 +14,7 @@ from search.baseline_record import (
     SplitScore,
     write_record,
 )
-from search.baseline_report import results_json
+from search.baseline.report import results_json
 from search.errors import BaselineError
 from search.events import Notice
 from search.output import replace_file

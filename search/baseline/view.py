@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.baseline_events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
+from search.baseline.events import BaselineEvent, SeedEpoch, SeedScored, SeedStarted, SeedSteps
 from search.events import Event, Notice
 from search.live_view import FULL_WIDTH, clock_text, one_line
 from trainer.article import ARTICLE_RESULTS

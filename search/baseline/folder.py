@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from search.baseline_record import (
+from search.baseline.record import (
     RECORD,
     BaselineRecord,
     BaselineSettings,

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from search.baseline_record import BaselineRecord
-from search.baseline_rows import SIGMAS, Comparison, Row, Spread, is_articles_experiment, rows_of
+from search.baseline.record import BaselineRecord
+from search.baseline.rows import SIGMAS, Comparison, Row, Spread, is_articles_experiment, rows_of
 from trainer.cifar10 import TRAIN_IMAGES
 from trainer.run_curves import ScoredEpoch
 from trainer.state import EpochResult
