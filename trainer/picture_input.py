@@ -207,8 +207,7 @@ def _is_transparent(image: Image.Image) -> bool:
     """Whether anything shows through it; many a picture has an alpha channel that is opaque everywhere."""
     if not image.has_transparency_data:
         return False
-    least, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return int(least) < 255
+    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
