@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
 
 from search.errors import OutputError
@@ -18,11 +19,9 @@ def replace_file(path: Path, content: bytes, option: str = "--output") -> None:
     Raises:
         OutputError: It cannot be written there.
     """
-    if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is no regular file; name a file with {option}")
-    # Not a NamedTemporaryFile: its mode 0600 would stay, and a web server could not read the file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
+        _check_place(path, option)
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -33,7 +32,7 @@ def replace_file(path: Path, content: bytes, option: str = "--output") -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror}; name another place with {option}"
+            f"cannot write {show_name(path)}: {error.strerror}; name another place with {option}"
         ) from error
 
 
@@ -43,15 +42,46 @@ def check_writable(path: Path, option: str = "--output") -> None:
     Raises:
         OutputError: It could not.
     """
-    if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is no regular file; name a file with {option}")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        _check_place(path, option)
+        # Under the very name that will be written first: it is longer than the file's own, perhaps too long.
+        partial = _partial(path)
+        try:
+            partial.open("wb").close()
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror}; name another place with {option}"
+            f"cannot write {show_name(path)}: {error.strerror}; name another place with {option}"
         ) from error
+
+
+def _check_place(path: Path, option: str) -> None:
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {show_name(path)}: it is no regular file; name a file with {option}")
+
+
+def _partial(path: Path) -> Path:
+    """Where a file lies until it is whole.
+
+    Not a NamedTemporaryFile: its mode 0600 would stay, and a web server could not read the file.
+    """
+    # A path that is a folder by its form, such as ".", has no name; `_check_place` refuses it.
+    return path.parent / f".{path.name}.{os.getpid()}.partial"
+
+
+def show_name(path: Path | str) -> str:
+    """A file's name as it can be printed: one line of valid UTF-8, whatever bytes it has.
+
+    A file's name may have any bytes but two: line breaks, what a terminal takes for a command, no UTF-8.
+    """
+    shown = os.fsencode(path).decode(errors="replace")
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in ("Cc", "Zl", "Zp")
+        else letter
+        for letter in shown
+    )
 
 
 def make_writable(folder: Path) -> None:

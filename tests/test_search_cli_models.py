@@ -112,10 +112,37 @@ def test_evaluate_draws_the_confusion(cli: Cli) -> None:
         assert (picture.format, picture.size) == ("PNG", (1080, 1062))
 
 
+def test_the_model_is_not_overwritten_by_its_picture(
+    model: Path, contents: tuple[bytes, bytes], cli: Cli
+) -> None:
+    """By whatever name it is called."""
+    Path("link.png").symlink_to(model)
+    for place in ("m.h5", "./m.h5", "link.png"):
+        refused = cli("evaluate", "m.h5", "--picture", place)
+        assert (refused.code, refused.out) == (1, "")
+        assert "it is the model; name a new file with --picture" in refused.err
+    assert model.read_bytes() == contents[0]
+
+
+def test_a_model_with_an_odd_name_is_scored_and_trained(model: Path, cli: Cli) -> None:
+    """All of its output can be written, the picture's title too."""
+    name = os.fsdecode(b"caf\xe9\n$\\x$ [bold]" + b"x" * 60 + b".h5")
+    model.rename(name)
+
+    scored = cli("evaluate", name, "--picture", f"{name}.png")
+    assert scored.code == 0, scored.err
+    assert scored.out.startswith("caf\ufffd\\n$\\x$ [bold]x")
+    assert Path(f"{name}.png").exists()
+    trained = cli("train", name, "--epochs", "1", "--output", f"{name}2")
+    assert trained.code == 0, trained.err
+    assert trained.out.startswith("wrote caf\ufffd\\n$")
+
+
 @pytest.mark.usefixtures("model")
 def test_a_picture_that_cannot_be_written_is_refused_first(cli: Cli) -> None:
     """Before anything is scored; the error names the option."""
-    for place in (".", "nowhere/c.png"):
+    # The third is a file's name, but the one that it has until it is whole is too long.
+    for place in (".", "nowhere/c.png", "a" * 248, "a" * 300):
         refused = cli("evaluate", "m.h5", "--picture", place)
         assert (refused.code, refused.out) == (1, "")
         assert f"cannot write {place}: " in refused.err
@@ -191,17 +218,57 @@ def test_names_with_odd_bytes_are_shown(cli: Cli) -> None:
     assert cli("predict", "m.h5", f"{name}.png").code == 1
 
 
-def test_without_a_picture_nobody_waits_for_tensorflow(python: Callable[[str], str]) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_name_is_one_line(cli: Cli) -> None:
+    """Line breaks and what a terminal takes for commands are escaped."""
+    name = "a\nb\x1b[31m.png"
+    Image.fromarray(DATA.test.images[0]).save(name)
+
+    assert cli("predict", "m.h5", name).out.startswith("a\\nb\\x1b[31m.png: ")
+    assert cli("predict", "m.h5", f"{name}x").err == "cnn-search: a\\nb\\x1b[31m.pngx: no such file\n"
+
+
+@pytest.mark.usefixtures("model")
+def test_a_closed_stdin_is_no_picture(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell's `<&-` leaves it."""
+    monkeypatch.setattr(sys, "stdin", None)
+    told = cli("predict", "m.h5", "-")
+    assert (told.code, told.err) == (1, "cnn-search: -: stdin is closed\n")
+
+
+@pytest.mark.parametrize("command", [("predict", "x.png"), ("evaluate",), ("train", "--epochs", "1")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.h5", "missing.h5: no such file"),
+        (".", ".: a folder; name the .h5 file in it"),
+        ("/", "/: a folder"),
+        ("", ".: a folder"),
+        ("folder.h5", "folder.h5: a folder"),
+        ("a" * 300, "cannot be read: File name too long"),
+    ],
+)
+def test_what_is_no_file_is_no_model(cli: Cli, command: tuple[str, ...], name: str, words: str) -> None:
+    """A missing model is told before pictures are, and a folder is not called missing."""
+    Path("folder.h5").mkdir()
+    first, *rest = command
+    refused = cli(first, name, *rest)
+    assert (refused.code, refused.out) == (1, "")
+    [line] = refused.err.splitlines()
+    assert words in line
+
+
+def test_without_a_picture_nobody_waits_for_tensorflow(model: Path, python: Callable[[str], str]) -> None:
     """Bad pictures are told at once."""
-    script = """
+    script = f"""
 import contextlib, sys
 from search.cli import main
-sys.argv = ["cnn-search", "predict", "m.h5", "nowhere.png"]
+sys.argv = ["cnn-search", "predict", {str(model)!r}, "nowhere.png"]
 with contextlib.suppress(SystemExit), contextlib.redirect_stderr(None):
     main()
-print("tensorflow" in sys.modules)
+print("trainer.picture_input" in sys.modules, "tensorflow" in sys.modules)
 """
-    assert python(script) == "False\n"
+    assert python(script) == "True False\n"
 
 
 def test_a_model_that_gives_no_probabilities_is_refused(cli: Cli) -> None:
@@ -213,9 +280,29 @@ def test_a_model_that_gives_no_probabilities_is_refused(cli: Cli) -> None:
 
     refused = cli("predict", "logits.h5", "a.png")
 
+    scored = cli("evaluate", "logits.h5", "--json")
+
     assert (refused.code, refused.out) == (1, "")
     assert "no probabilities" in refused.err
     assert "softmax" in refused.err
+    assert (scored.code, scored.out) == (1, "")
+    assert re.fullmatch(r"cnn-search: logits\.h5: the model gives no probabilities, .*\n", scored.err)
+
+
+def test_a_model_that_diverged_is_refused(cli: Cli) -> None:
+    """NaN has its own words: another last layer would not help."""
+    inputs = keras.Input((32, 32, 3))
+    hidden = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs))
+    broken = keras.Model(inputs, hidden)
+    broken.set_weights([np.nan * weight for weight in broken.get_weights()])
+    Path("nan.h5").write_bytes(model_to_bytes(broken))
+    Image.fromarray(DATA.test.images[0]).save("a.png")
+
+    for command in (("evaluate", "nan.h5", "--json"), ("predict", "nan.h5", "a.png")):
+        refused = cli(*command)
+        assert (refused.code, refused.out) == (1, "")
+        assert refused.err.startswith("cnn-search: nan.h5: the model gives NaN: its training diverged")
+        assert len(refused.err.splitlines()) == 1
 
 
 def test_two_epochs_and_two_more_by_the_command_are_four(
@@ -291,6 +378,28 @@ def test_an_interrupt_keeps_what_is_done(
     assert _weights(Path("whole.h5").read_bytes()) == _weights(contents[1])
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_the_command_that_goes_on_can_be_typed(
+    named: bool, model: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are quoted; what no file tells is kept; an output that is taken, or was chosen, is named."""
+    model.rename("my model.h5")
+    Path("my model-continued-continued.h5").touch()
+    monkeypatch.setenv("CNN_SEARCH_LOCKS", "locks")
+    _call_at(monkeypatch, "epoch 3/", lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    where = ("--data", "a b", "--device", "cpu", "--allow-cpu")
+    output = ("--output", "-whole.h5") if named else ()
+    stopped = cli("train", "my model.h5", "--epochs", "3", *where, *output, "--seed", "5")
+
+    name, target = ("./-whole.h5", "-whole.h5") if named else ("'my model-continued.h5'",) * 2
+    assert stopped.code == 130
+    assert stopped.err.splitlines()[-1].endswith(
+        f" has; cnn-search train {name} --epochs 2 --output {target} --data 'a b' --device cpu --allow-cpu"
+        " goes on"
+    )
+
+
 @pytest.mark.usefixtures("model")
 def test_an_interrupt_before_the_first_epoch_writes_nothing(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
@@ -341,6 +450,71 @@ def test_a_training_that_diverges_fails_and_keeps_what_was_good(
     assert failed.err.splitlines()[-1].startswith(
         "cnn-search: epoch 4 diverged (a loss or weight is no number) after 1 of 3 epochs"
     )
+    # The same again would diverge again.
+    assert failed.err.splitlines()[-1].endswith(
+        "; cnn-search train m-continued.h5 --epochs 2 --learning-rate 0.01 goes on"
+    )
+
+
+@pytest.mark.usefixtures("model")
+def test_a_training_that_diverges_at_once_is_told_a_lower_rate(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written."""
+    monkeypatch.setattr("trainer.training._is_finite", lambda state: False)
+
+    failed = cli("train", "m.h5", "--epochs", "3")
+
+    assert (failed.code, failed.out) == (1, "")
+    assert failed.err.splitlines()[-1].endswith(
+        "nothing was written; try a lower rate, such as --learning-rate 0.002"
+    )
+    assert os.listdir() == ["m.h5"]
+
+
+def test_a_stretched_schedule_is_said(trainer: Trainer, cli: Cli) -> None:
+    """With the rate of the epoch that follows, and each epoch's own."""
+    recipe = dataclasses.replace(RECIPE, schedule="step")
+    Path("step.h5").write_bytes(trainer.train(recipe).to_h5(IMAGES))
+
+    done = cli("train", "step.h5", "--epochs", "4")
+
+    lines = done.err.splitlines()
+    assert lines[0] == (
+        "step.h5: 2 epochs so far by momentum at learning rate 0.02 with schedule step, in float32; "
+        "training 4 more, for which the schedule is stretched from 2 to 6 epochs: "
+        "the next one's learning rate is 0.02; the last one's was 0.002"
+    )
+    rates = [line.split("learning rate ")[1].split(",")[0] for line in lines[1:]]
+    assert rates == ["0.02", "0.002", "0.002", "0.002"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--epochs", "1", "--learning-rate", "nan"), "nan is not a learning rate"),
+        (("--epochs", "9999"), "m.h5 has had 2 epochs, and 9,999 more are above the 10,000"),
+        (("--epochs", "1", "--threads", "5000"), "threads"),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_wrong_numbers_are_wrong_usage(cli: Cli, options: tuple[str, ...], words: str) -> None:
+    """Told in the terms of what was typed, before anything is trained."""
+    refused = cli("train", "m.h5", *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert words in refused.err
+    assert len(refused.err.splitlines()) == 1
+
+
+def test_what_help_says_of_defaults_is_so(cli: Cli) -> None:
+    """It cannot wait for the modules that own them."""
+    from trainer.continuation import ASSUMED
+    from trainer.record import MOST_THREADS
+
+    told = " ".join(cli("train", "--help").out.split())
+    assert f"{ASSUMED.batch_size} where it tells none" in told
+    assert f"{ASSUMED.seed} where it tells none" in told
+    assert COMMAND.MOST_THREADS == MOST_THREADS
 
 
 def test_a_model_from_elsewhere_goes_on_with_what_is_assumed(cli: Cli) -> None:
@@ -358,7 +532,7 @@ def test_a_model_from_elsewhere_goes_on_with_what_is_assumed(cli: Cli) -> None:
     )
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "categorical_crossentropy", metrics=["accuracy"])
     Path("theirs.h5").write_bytes(model_to_bytes(model))
-    small = ("--train-samples", "64")
+    small = ("--train-samples", "64", "--learning-rate", "0.02")
 
     done = cli("train", "theirs.h5", "--epochs", "2", *small, "--output", "two.h5")
     cli("train", "theirs.h5", "--epochs", "1", *small, "--output", "one.h5")
@@ -367,6 +541,7 @@ def test_a_model_from_elsewhere_goes_on_with_what_is_assumed(cli: Cli) -> None:
     assert done.code == 0, done.err
     assert "its training is not recorded; training 2 more" in done.err
     assert "assumed: batches of 64, seed 0; epochs are counted from here" in done.err
+    assert "  with learning rate 0.02, training images 64 as asked for\n" in done.err
     assert "epoch 2/2: loss " in done.err
     assert "1 epochs since it came from elsewhere" in again.err
     assert _weights(Path("one-and-one.h5").read_bytes()) == _weights(Path("two.h5").read_bytes())

@@ -7,6 +7,7 @@ import tensorflow_started  # noqa: F401  # before Keras is imported
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def trainers() -> Callable[[Precision], Trainer]:
 Trainers = Callable[..., Trainer]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stored(trainers: Trainers) -> bytes:
     """The `.h5` of a trial of two epochs."""
     return trainers().train(dataclasses.replace(RECIPE, epochs=2)).to_h5(IMAGES)
@@ -139,6 +140,56 @@ def test_changes_are_for_the_epochs_that_follow(stored: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize("schedule", ["step", "cosine", "warmup_cosine", "plateau"])
+def test_more_epochs_than_planned_stretch_a_schedule(schedule: str, trainers: Trainers) -> None:
+    """And what that does is told before: the rate of the epoch that follows, whatever the last one was."""
+    recipe = dataclasses.replace(RECIPE, epochs=2, schedule=schedule)
+    continued = _open(trainers().train(recipe).to_h5(IMAGES))
+
+    assert continued.is_scheduled
+    assert continued.stretch(0) is None
+    told = continued.stretch(6)
+    continued.train(1, lambda _: None)
+
+    assert told is not None
+    assert (told.before, told.after) == (2, 8)
+    assert told.last_rate == continued.history[1].learning_rate
+    one_more = _open(trainers().train(recipe).to_h5(IMAGES)).stretch(1)
+    assert one_more is not None
+    assert continued.history[2].learning_rate == one_more.next_rate
+
+
+def test_an_interrupted_plan_is_not_stretched(trainers: Trainers) -> None:
+    """It goes on to its end with the rates that it would have had."""
+    recipe = dataclasses.replace(RECIPE, schedule="cosine")
+    whole, seen = trainers().train(recipe), []
+    first = trainers().train(recipe, on_epoch=lambda result, _: result.epoch == 1).to_h5(IMAGES)
+    continued = _open(first)
+
+    assert continued.stretch(3) is None
+    continued.train(3, lambda result: seen.append(result.learning_rate))
+
+    assert seen == [one.learning_rate for one in whole.history[1:]]
+    _assert_same_files(continued.to_h5(), whole.to_h5(IMAGES))
+
+
+def test_a_constant_rate_is_not_stretched(stored: bytes) -> None:
+    """More epochs than planned change nothing about it."""
+    continued = _open(stored)
+    assert (continued.is_scheduled, continued.stretch(9), continued.rate) == (False, None, 0.003)
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_an_optimizer_says_whether_its_rate_changes(scheduled: bool) -> None:
+    """One with a schedule of Keras's has no rate that another could take the place of."""
+    model = _article_like(8)
+    rate = keras.optimizers.schedules.ExponentialDecay(0.01, 2, 0.5) if scheduled else 0.01
+    model.compile(keras.optimizers.SGD(rate), "mean_squared_error")
+    continued = _open(model_to_bytes(model))
+    assert (continued.is_scheduled, continued.stretch(9)) == (scheduled, None)
+    assert continued.rate == (None if scheduled else pytest.approx(0.01))
+
+
 def test_a_change_outside_its_range_is_refused(stored: bytes) -> None:
     """By its name."""
     with pytest.raises(RecipeError, match="learning_rate"):
@@ -199,9 +250,9 @@ def test_a_history_of_any_length_has_room(trainers: Trainers) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda told: told.update(format=2), "format 2, and this version reads 1"),
+        (lambda told: told.update(format=2), "format 2, not 1, which is known"),
         (lambda told: told.pop("history"), "KeyError: 'history'"),
-        (lambda told: told["history"].pop(0), r"epochs \[2\]"),
+        (lambda told: told["history"].pop(0), "epoch 2 where 1 is due"),
         (lambda told: told["history"][0].pop("loss"), "loss"),
         (
             lambda told: told["recipe"].update(dropout_dense=2),
@@ -209,22 +260,136 @@ def test_a_history_of_any_length_has_room(trainers: Trainers) -> None:
         ),
         (lambda told: told["recipe"].update(hue=1), "a recipe has no field 'hue'"),
         (lambda told: told.update(precision="float8"), "unknown precision 'float8'"),
-        (lambda told: told.update(train_images=0), "0 images"),
-        (lambda told: told.update(threads="many"), "many"),
+        (lambda told: told.update(train_images=0), "train_images must be a whole number .* got 0"),
+        (lambda told: told.update(train_images=math.inf), "train_images must be .* got inf"),
+        (lambda told: told.update(threads="many"), "threads must be .* got 'many'"),
+        (lambda told: told.update(threads=10**6), "threads must be .* got 1000000"),
+        (lambda told: told.update(threads=True), "threads must be .* got True"),
+        (lambda told: told["history"][1].update(loss="low"), "loss of epoch 2 must be a number, got 'low'"),
+        (lambda told: told["history"][1].update(loss=math.nan), "loss of epoch 2 must be a number, got nan"),
+        (lambda told: told["history"][0].update(epoch=1.0), "epoch 1.0 where 1 is due"),
+        (lambda told: told.update(history=5), "TypeError"),
+        (lambda told: told.update(history=[5]), "TypeError"),
+        (lambda told: told.update(precision="x" * 10**6), "unknown precision 'xxx"),
+        (lambda told: _make_stock(told, batch_size=0), "batch_size must be .* got 0"),
+        (lambda told: _make_stock(told, batch_size=-1), "batch_size must be .* got -1"),
+        (lambda told: _make_stock(told, batch_size=10**12), "batch_size must be .* got 1000000000000"),
+        (lambda told: _make_stock(told, batch_size=1.5), "batch_size must be .* got 1.5"),
+        (lambda told: _make_stock(told, seed=-1), "seed must be .* got -1"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_refused(
     change: Callable[[dict[str, Any]], object], words: str, stored: bytes
 ) -> None:
     """By the file's name and the reason; nothing is guessed in its place."""
-    with pytest.raises(ModelError, match=f"^some.h5: .*{words}"):
+    with pytest.raises(ModelError, match=f"^some.h5: .*{words}") as refused:
         read_record(_with_record(stored, change), "some.h5")
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "5", "[]", "", "null", '{"format": 1'])
+def test_a_record_of_another_form_is_refused(text: str, stored: bytes) -> None:
+    """JSON that is nested without end, that is no object, that is none at all."""
+    with pytest.raises(ModelError, match=r"^some\.h5: the record of its training is damaged: "):
+        read_record(_rewrite(stored, lambda file: file.attrs.update({ATTRIBUTE: text})), "some.h5")
 
 
 def test_a_damaged_file_is_refused() -> None:
     """Before TensorFlow is asked."""
     with pytest.raises(ModelError, match=r"^some\.h5: a damaged HDF5 file"):
         read_record(b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "some.h5")
+
+
+def test_an_error_without_words_is_told_by_its_name(stored: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What h5py raises need not say anything."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("trainer.record.h5py.File", fail)
+    with pytest.raises(ModelError, match=r"^some\.h5: a damaged HDF5 file: RuntimeError$"):
+        read_record(stored, "some.h5")
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda group: group.attrs.pop("weight_names"),
+        lambda group: group.attrs.update(weight_names=[1, 2, 3]),
+        lambda group: group.attrs.update(weight_names=[]),
+        lambda group: group.pop(group.attrs["weight_names"][3]),
+        lambda group: _replace_by_group(group, group.attrs["weight_names"][3]),
+    ],
+    ids=["no names", "numbers", "none", "missing array", "group"],
+)
+def test_a_damaged_optimizer_is_refused(
+    with_record: bool, damage: Callable[[Any], object], stored: bytes
+) -> None:
+    """In one line by the file's name; it is not taken for one that was never trained."""
+
+    def change(file: h5py.File) -> None:
+        damage(file["optimizer_weights"])
+        if not with_record:
+            del file.attrs[ATTRIBUTE]
+
+    content = _rewrite(stored, change)
+    changes = Changes(train_images=IMAGES)
+    with pytest.raises(ModelError, match=r"^some\.h5: the optimizer in it is damaged: ") as refused:
+        continue_from(content, read_record(content), DATA, changes, origin="some.h5")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_optimizer_that_lost_its_moments_is_not_a_new_one(stored: bytes) -> None:
+    """Step counter and rate alone are what a model has that was never trained; this one was."""
+
+    def change(file: h5py.File) -> None:
+        group = file["optimizer_weights"]
+        group.attrs["weight_names"] = group.attrs["weight_names"][:2]
+        del file.attrs[ATTRIBUTE]
+
+    with pytest.raises(ModelError, match="its optimizer's 2 arrays are not the "):
+        _open(_rewrite(stored, change))
+
+
+def test_a_rate_that_is_missing_is_not_a_new_optimizer() -> None:
+    """The file of a model that was never trained has the rate, too."""
+    model = _article_like(8)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "categorical_crossentropy")
+
+    def change(file: h5py.File) -> None:
+        group = file["optimizer_weights"]
+        group.attrs["weight_names"] = group.attrs["weight_names"][:1]
+
+    with pytest.raises(ModelError, match="its optimizer's 1 arrays are not the "):
+        _open(_rewrite(model_to_bytes(model), change))
+
+
+@pytest.mark.parametrize(
+    ("activation", "weight", "words"), [("linear", 1.0, "no probabilities"), ("softmax", np.nan, "gives NaN")]
+)
+def test_a_model_from_elsewhere_must_give_probabilities(activation: str, weight: float, words: str) -> None:
+    """The validation loss of each epoch would mean nothing."""
+    model = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10, activation)]
+    )
+    model.set_weights([weight * array for array in model.get_weights()])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=activation == "linear"))
+    with pytest.raises(ModelError, match=words):
+        _open(model_to_bytes(model))
+
+
+def test_a_fixed_batch_size_is_named() -> None:
+    """Such a model takes 32x32x3 images and gives 10 classes; what is wrong with it is the batch."""
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3), batch_size=4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    with pytest.raises(ModelError, match=r"takes 4 images at a time, .* fixed batch size"):
+        model_from_bytes(model_to_bytes(model))
 
 
 def test_more_images_than_there_are_cannot_be_trained_on(trainers: Trainers) -> None:
@@ -239,7 +404,7 @@ def test_a_model_of_another_shape_than_its_recipe_is_refused(stored: bytes) -> N
     model = _article_like(8)
     model.compile(build_optimizer("momentum", 0.01), "sparse_categorical_crossentropy")
     content = model_to_bytes(model, read_record(stored))
-    with pytest.raises(ModelError, match=r"some\.h5: the saved weights are not those"):
+    with pytest.raises(ModelError, match=r"^some\.h5: the record .* the saved weights are not those[^:]*$"):
         continue_from(content, read_record(content), DATA, Changes(), origin="some.h5").train(
             1, lambda _: None
         )
@@ -430,12 +595,30 @@ def _split(split: Any) -> Any:
 
 
 def _with_record(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    def rewrite(file: h5py.File) -> None:
+        told = json.loads(file.attrs[ATTRIBUTE])
+        change(told)
+        file.attrs[ATTRIBUTE] = json.dumps(told)
+
+    return _rewrite(content, rewrite)
+
+
+def _rewrite(content: bytes, change: Callable[[h5py.File], object]) -> bytes:
     file = io.BytesIO(content)
     with h5py.File(file, "a") as opened:
-        told = json.loads(opened.attrs[ATTRIBUTE])
-        change(told)
-        opened.attrs[ATTRIBUTE] = json.dumps(told)
+        change(opened)
     return file.getvalue()
+
+
+def _make_stock(told: dict[str, Any], **changes: Any) -> None:
+    """Let the record be one of a model that came without."""
+    del told["recipe"]
+    told["stock"] = {"batch_size": 64, "seed": 0, **changes}
+
+
+def _replace_by_group(group: h5py.Group, name: str) -> None:
+    del group[name]
+    group.create_group(name)
 
 
 def _assert_same_files(left: bytes, right: bytes) -> None:

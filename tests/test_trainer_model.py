@@ -453,7 +453,7 @@ def _two_inputs(path: Path) -> None:
     ("make", "reason"),
     [
         (_missing, "no such file"),
-        (Path.mkdir, "no such file"),
+        (Path.mkdir, "a folder; name the .h5 file in it"),
         (lambda path: path.write_bytes(b""), "not an .h5 model"),
         (lambda path: path.write_text("epoch,loss\n1,2.3\n"), "not an .h5 model"),
         (_keras_zip, "not an .h5 model"),

@@ -159,6 +159,31 @@ def test_a_palette_with_a_transparent_colour() -> None:
     assert corners(picture) == [WHITE, GREEN, BLUE, WHITE]
 
 
+@pytest.mark.parametrize("size", [64, 1100])
+def test_a_16_bit_grey_that_is_transparent_is_white(size: int) -> None:
+    """That value alone, not its neighbours, which are the same in 8 bits."""
+    values = np.full((size, size), 1000, np.uint16)
+    values[:, : size // 2] = 1001
+    picture = read(Image.fromarray(values), "PNG", transparency=1000)
+
+    assert (picture.pixels[16, 8].tolist(), picture.pixels[16, 24].tolist()) == ([4, 4, 4], [255, 255, 255])
+    assert picture.notes == ("transparent, laid on white",)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_an_opaque_alpha_channel_is_no_transparency(mode: str) -> None:
+    """Most programs write one into every PNG; nothing was laid on white."""
+    assert read(quarters().convert(mode), "PNG").notes == ()
+    assert read(Image.fromarray(np.full((40, 40), 9, np.uint16)), "PNG", transparency=8).notes == ()
+
+
+def test_values_that_are_no_numbers_are_told() -> None:
+    """A picture of them alone is black, which is no answer of the model's to anything seen."""
+    picture = read(Image.fromarray(np.full((40, 40), np.nan, np.float32)), "TIFF")
+    assert np.unique(picture.pixels).tolist() == [0]
+    assert picture.notes == ("black where its values are no numbers",)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_turned_as_its_exif_says(kind: str, orientation: int) -> None:
@@ -180,13 +205,8 @@ def test_a_picture_is_turned_as_its_exif_says(kind: str, orientation: int) -> No
     picture = read(held, kind, exif=exif)
 
     assert corners(picture) == [RED, GREEN, BLUE, WHITE]
-
-
-def test_turning_is_said() -> None:
-    """For a picture that looks otherwise in a program that does not turn it."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert read(quarters(), "JPEG", exif=exif).notes == ("turned as its EXIF data say",)
+    # For a picture that looks otherwise in a program that does not turn it.
+    assert picture.notes == (() if orientation == 1 else ("turned as its EXIF data say",))
 
 
 def test_damaged_exif_keeps_nobody_from_looking() -> None:

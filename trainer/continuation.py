@@ -1,24 +1,27 @@
 """A training that goes on from an `.h5` file: exactly where the file says how, else as Keras would."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.cifar10 import Cifar10, Split
 from trainer.device import count_threads
 from trainer.errors import ModelError
+from trainer.evaluation import BATCH
 from trainer.model_file import model_from_bytes, model_to_bytes
+from trainer.prediction import predict
 from trainer.recipe import Recipe
 from trainer.record import RecipePlan, StockPlan, TrainingRecord, read_optimizer
+from trainer.schedule import learning_rate
 from trainer.state import EpochResult, StateError, TrainingState
 from trainer.stock_training import StockState, StockTrainer, recompile
 from trainer.training import Trainer, TrainingResult
 
-ARTICLE_BATCH_SIZE: Final = Recipe().batch_size
+ASSUMED: Final = StockPlan(batch_size=Recipe().batch_size, seed=0)
+"""How a model that came without a record is trained, unless told otherwise: in the article's batches."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,40 @@ class Changes:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """What more epochs than a recipe planned do to the learning rates that it stretches over all of them.
+
+    Attributes:
+        before: Epochs that the recipe planned.
+        after: Those that it plans now.
+        last_rate: Of the last epoch; None before the first.
+        next_rate: Of the next one, which may be far above.
+    """
+
+    before: int
+    after: int
+    last_rate: float | None
+    next_rate: float
+
+
 class Continuation(Protocol):
     """A training that can go on, and be stored, at the end of any epoch."""
 
     @property
     def history(self) -> tuple[EpochResult, ...]:
         """One result for each epoch so far, those that the file tells of included."""
+
+    @property
+    def rate(self) -> float | None:
+        """The step size that `Changes.learning_rate` would take the place of; None where it cannot."""
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the learning rate changes from epoch to epoch."""
+
+    def stretch(self, epochs: int) -> Stretch | None:
+        """What so many more epochs do to a schedule; None without one, or where its plan has room."""
 
     def train(self, epochs: int, on_epoch: Callable[[EpochResult], None]) -> int | None:
         """Train so many epochs more; what `on_epoch` raises ends it after that epoch.
@@ -88,7 +119,7 @@ def continue_from(
     """
     train = _select(data.train, record, changes, origin)
     history = () if record is None else record.history
-    plan = StockPlan(ARTICLE_BATCH_SIZE, 0) if record is None else record.plan
+    plan = ASSUMED if record is None else record.plan
     if isinstance(plan, RecipePlan):
         state = _read_state(content, plan, history, changes, origin)
         trainer = Trainer(train, data.validation, jit_compile=jit_compile)
@@ -97,8 +128,12 @@ def continue_from(
         plan.batch_size if changes.batch_size is None else changes.batch_size,
         plan.seed if changes.seed is None else changes.seed,
     )
+    # First, for Keras does not say what is wrong with it.
+    kept = read_optimizer(content, origin)
     model = model_from_bytes(content, origin, compiled=True)
-    recompile(model, read_optimizer(content, origin), origin)
+    recompile(model, kept, origin)
+    # Not of a recipe, whose models end in a softmax. The score of each epoch would mean nothing.
+    predict(model, data.validation.images[:BATCH], origin)
     if changes.learning_rate is not None:
         try:
             model.optimizer.learning_rate = changes.learning_rate
@@ -121,10 +156,29 @@ class _RecipeContinuation:
     def history(self) -> tuple[EpochResult, ...]:
         return self._state.history
 
-    def train(self, epochs: int, on_epoch: Callable[[EpochResult], None]) -> int | None:
-        last = self._state.epoch + epochs
+    @property
+    def rate(self) -> float | None:
+        return self._state.recipe.learning_rate
+
+    @property
+    def is_scheduled(self) -> bool:
+        return self._state.recipe.schedule != "constant"
+
+    def stretch(self, epochs: int) -> Stretch | None:
+        before, recipe = self._state.recipe, self._plan(epochs)
+        if not self.is_scheduled or recipe == before:
+            return None
+        next_rate = learning_rate(recipe, [result.validation_loss for result in self.history])
+        last_rate = self.history[-1].learning_rate if self.history else None
+        return Stretch(before.epochs, recipe.epochs, last_rate, next_rate)
+
+    def _plan(self, epochs: int) -> Recipe:
         # A training that was interrupted keeps its plan; only one that is to go beyond it has a longer one.
-        recipe = dataclasses.replace(self._state.recipe, epochs=max(last, self._state.recipe.epochs))
+        recipe = self._state.recipe
+        return dataclasses.replace(recipe, epochs=max(self._state.epoch + epochs, recipe.epochs))
+
+    def train(self, epochs: int, on_epoch: Callable[[EpochResult], None]) -> int | None:
+        last, recipe = self._state.epoch + epochs, self._plan(epochs)
 
         def keep(result: EpochResult, state: TrainingState) -> bool:
             self._state = state
@@ -135,7 +189,9 @@ class _RecipeContinuation:
         try:
             return self._trainer.train(recipe, state=state, on_epoch=keep).diverged_epoch
         except StateError as error:
-            raise ModelError(f"{self._origin}: {error}") from error
+            # What comes after the colon are all shapes of both.
+            reason = str(error).partition(":")[0]
+            raise ModelError(f"{self._origin}: the record in it does not fit its arrays: {reason}") from error
 
     def to_h5(self) -> bytes:
         return TrainingResult("stopped", self._state).to_h5(self._train_images)
@@ -153,6 +209,19 @@ class _StockContinuation:
     @property
     def history(self) -> tuple[EpochResult, ...]:
         return self._state.history
+
+    @property
+    def rate(self) -> float | None:
+        return None if self.is_scheduled else float(self._trainer.model.optimizer.learning_rate)
+
+    @property
+    def is_scheduled(self) -> bool:
+        # A schedule is an object, which the optimizer's configuration describes by a dict.
+        return isinstance(self._trainer.model.optimizer.get_config()["learning_rate"], dict)
+
+    def stretch(self, epochs: int) -> Stretch | None:
+        """None: an optimizer's own schedule counts steps, and knows no last epoch."""
+        return None
 
     def train(self, epochs: int, on_epoch: Callable[[EpochResult], None]) -> int | None:
         def keep(state: StockState) -> None:
@@ -182,7 +251,7 @@ def _read_state(
     """The state of a recipe's training, as its file has it, changed as wished."""
     given = changes.given()
     given.pop("train_images", None)
-    kept: Mapping[str, npt.NDArray[Any]] = read_optimizer(content, origin)
+    kept = read_optimizer(content, origin)
     if changes.learning_rate is not None:
         kept = {
             name: np.asarray(changes.learning_rate, value.dtype) if name.endswith("/learning_rate") else value

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from trainer.cifar10 import CLASS_NAMES
 from trainer.device import DeviceSplit, telling_out_of_memory
+from trainer.errors import ModelError
 from trainer.recent import Recent
 
 BATCH: Final = 100
@@ -23,6 +25,9 @@ PIECE: Final = 10 * BATCH
 
 PROGRAMS: Final = 4
 """Programs of scoring that are kept, those of the architectures scored last."""
+
+TOLERANCE: Final = 1e-3
+"""How far from 1 an image's probabilities may sum up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,48 +48,104 @@ class Score:
     confusion: npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a model's answers are like.
+
+    Attributes:
+        low: The least of them, where all are numbers.
+        high: The largest.
+        numbers: Whether all of them are numbers, infinite ones included.
+        probabilities: Whether none is below 0 and each image's sum up to 1, as far as `TOLERANCE` tells.
+    """
+
+    low: float
+    high: float
+    numbers: bool
+    probabilities: bool
+
+    def check(self, origin: str) -> None:
+        """See that they are probabilities.
+
+        Args:
+            origin: Names the model in the error.
+
+        Raises:
+            ModelError: They are not: nothing that is made of them would mean anything.
+        """
+        if not self.numbers:
+            raise ModelError(f"{origin}: the model gives NaN: its training diverged; take an earlier one")
+        if not self.probabilities:
+            raise ModelError(
+                f"{origin}: the model gives no probabilities, but numbers from {self.low:.3g} to "
+                f"{self.high:.3g}; its last layer should be a softmax"
+            )
+
+
+_Sums = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Summed loss, float64 (); confusion, int32 (10, 10); `measure_outputs` of all, float32 (4,)."""
+_Run = Callable[..., _Sums]
+"""What `Evaluator._score` is as a program."""
+
+
 class Evaluator:
     """Scores models on one split; a program is traced once for each architecture."""
 
     def __init__(self, split: DeviceSplit) -> None:
         """An evaluator for `split`."""
         self._split = split
-        self._programs: Recent[str, tuple[keras.Model, Callable[..., tuple[tf.Tensor, tf.Tensor]]]] = Recent(
-            PROGRAMS
-        )
+        self._programs: Recent[str, tuple[keras.Model, _Run]] = Recent(PROGRAMS)
 
-    def score(self, model: keras.Model, look: Callable[[], None] = lambda: None) -> Score:
+    def score(
+        self, model: keras.Model, look: Callable[[], None] = lambda: None, *, checked_as: str | None = None
+    ) -> Score:
         """The scores of `model`, which maps images in [0, 1] to class probabilities.
 
         Args:
             model: What to score.
             look: Called between pieces of the split; what it raises ends the scoring.
+            checked_as: See that it does give probabilities; names it in the error. None takes it for granted,
+                as of a trial's, whose training looks for NaN itself.
 
         Raises:
+            ModelError: It was to be checked, and gives none.
             OutOfMemoryError: The device had no memory left.
         """
         with telling_out_of_memory():
-            return self._score_all(model, look)
-
-    def _score_all(self, model: keras.Model, look: Callable[[], None]) -> Score:
-        resident, run = self._programs.get(_describe_architecture(model), lambda: self._program(model))
-        resident.set_weights(model.get_weights())
-        images, classes = len(self._split), len(CLASS_NAMES)
-        loss, counts = tf.zeros([], tf.float64), tf.zeros([classes, classes], tf.int32)
-        for first, last in pieces(images, look):
-            loss, counts = run(tf.constant(first), tf.constant(last), loss, counts)
-        confusion = counts.numpy()
+            loss, counts, outputs = self._sum(model, look)
+        if checked_as is not None:
+            describe_outputs(outputs).check(checked_as)
+        images, confusion = len(self._split), counts.numpy()
         # It may be TensorFlow's own memory.
         confusion.flags.writeable = False
         return Score(float(loss) / images, int(confusion.trace()) / images, images, confusion)
 
-    def _program(self, model: keras.Model) -> tuple[keras.Model, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
+    def _sum(self, model: keras.Model, look: Callable[[], None]) -> _Sums:
+        resident, run = self._programs.get(_describe_architecture(model), lambda: self._program(model))
+        resident.set_weights(model.get_weights())
+        classes = len(CLASS_NAMES)
+        sums: _Sums = (
+            tf.zeros([], tf.float64),
+            tf.zeros([classes, classes], tf.int32),
+            tf.fill([4], -math.inf),
+        )
+        for first, last in pieces(len(self._split), look):
+            sums = run(tf.constant(first), tf.constant(last), *sums)
+        return sums
+
+    def _program(self, model: keras.Model) -> tuple[keras.Model, _Run]:
         resident = keras.models.clone_model(model)
         return resident, tf.function(functools.partial(self._score, resident))
 
     def _score(
-        self, model: keras.Model, first: tf.Tensor, last: tf.Tensor, loss: tf.Tensor, confusion: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        self,
+        model: keras.Model,
+        first: tf.Tensor,
+        last: tf.Tensor,
+        loss: tf.Tensor,
+        confusion: tf.Tensor,
+        outputs: tf.Tensor,
+    ) -> _Sums:
         """The sums, with those of images `first` to `last` - 1 added batch by batch."""
         classes = len(CLASS_NAMES)
         for begin in tf.range(first, last, BATCH):
@@ -96,7 +157,33 @@ class Evaluator:
             losses = keras.ops.sparse_categorical_crossentropy(labels, probabilities)
             loss += tf.cast(tf.reduce_sum(losses), tf.float64)
             confusion += tf.math.confusion_matrix(labels, choose_classes(probabilities), classes)
-        return loss, confusion
+            outputs = tf.maximum(outputs, measure_outputs(probabilities))
+        return loss, confusion, outputs
+
+
+def measure_outputs(outputs: tf.Tensor) -> tf.Tensor:
+    """What is to be known of a batch's outputs, (n, 10): float32 (4,), for `describe_outputs`.
+
+    Of several batches, the largest of each. What is NaN counts by itself: a maximum may drop it.
+    """
+    outputs = tf.cast(outputs, tf.float32)
+    numbers = tf.where(tf.math.is_nan(outputs), 0.0, outputs)
+    off = tf.abs(tf.reduce_sum(numbers, axis=1) - 1)
+    return tf.stack(
+        [
+            -tf.reduce_min(numbers),
+            tf.reduce_max(numbers),
+            # Infinities of both signs sum up to NaN.
+            tf.reduce_max(tf.where(tf.math.is_nan(off), math.inf, off)),
+            tf.cast(tf.reduce_any(tf.math.is_nan(outputs)), tf.float32),
+        ]
+    )
+
+
+def describe_outputs(measured: tf.Tensor) -> Outputs:
+    """What `measure_outputs` gave, as values."""
+    least, high, off, nan = map(float, measured.numpy())
+    return Outputs(-least, high, numbers=not nan, probabilities=least <= 0 and off <= TOLERANCE)
 
 
 def pieces(images: int, look: Callable[[], None]) -> Iterator[tuple[int, int]]:

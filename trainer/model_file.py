@@ -64,6 +64,12 @@ def model_from_bytes(content: bytes, origin: str = "stored model", *, compiled: 
             raise ModelError(f"{origin}: an HDF5 file, but no Keras model that loads: {reason}") from error
     shapes = (model.input_shape, model.output_shape)
     if shapes != ((None, *IMAGE_SHAPE), (None, CLASSES)):
+        batch = shapes[0][0] if isinstance(shapes[0], tuple) and shapes[0] else None
+        if shapes == ((batch, *IMAGE_SHAPE), (batch, CLASSES)):
+            raise ModelError(
+                f"{origin}: the model takes {batch} images at a time, no more and no fewer; build it without "
+                f"a fixed batch size, with keras.Input({IMAGE_SHAPE}), and give it these weights"
+            )
         raise ModelError(
             f"{origin}: the model maps {shapes[0]} to {shapes[1]}, not 32x32x3 images to 10 classes"
         )

@@ -116,14 +116,17 @@ def _prepare(image: Image.Image) -> PictureInput:
         notes.append(f"the first of {frames} frames")
     # A JPEG can be decoded at half, a quarter or an eighth of its size, in a fraction of the memory and time.
     image.draft(None, (_FIRST_SIDE, _FIRST_SIDE))
+    # Pillow turns a TIFF itself while it loads it, and forgets then that it did. Others are not asked yet: a
+    # PNG would be loaded for it, and what is wrong with the file would be lost.
+    turned = image.format == "TIFF" and _read_orientation(image) != 1
     image.load()
     orientation = _read_orientation(image)
-    if image.has_transparency_data:
-        notes.append("transparent, laid on white")
-    small = _reduce(image)
+    small, more_notes = _reduce(image)
+    notes += more_notes
     if orientation != 1:
         small.getexif()[_ORIENTATION] = orientation
         small = ImageOps.exif_transpose(small)
+    if turned or orientation != 1:
         notes.append("turned as its EXIF data say")
     if small.width != small.height:
         notes.append("cut to the square in its middle")
@@ -140,8 +143,8 @@ def _read_orientation(image: Image.Image) -> int:
     return orientation if orientation in range(2, 9) else 1
 
 
-def _reduce(image: Image.Image) -> Image.Image:
-    """The picture in red-green-blue, on white, averaged down so that a large one is small.
+def _reduce(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The picture in red-green-blue, on white, averaged down so that a large one is small; and its notes.
 
     Strip by strip: a palette's colours or a transparent picture on white would take five times its memory.
     """
@@ -149,11 +152,17 @@ def _reduce(image: Image.Image) -> Image.Image:
     rows = factor * max(1, _STRIP_PIXELS // (image.width * factor))
     white = _find_white(image, rows)
     small = Image.new("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    transparent = without_numbers = False
     for top, strip in _cut(image, rows):
+        without_numbers |= strip.mode == "F" and not np.isfinite(np.asarray(strip)).all()
         if white is not None:
             strip = _to_eight_bits(strip, white)
-        small.paste(_on_white(strip).reduce(factor), (0, top // factor))
-    return small
+        shows_through = _is_transparent(strip)
+        transparent |= shows_through
+        opaque = _on_white(strip) if shows_through else strip.convert("RGB")
+        small.paste(opaque.reduce(factor), (0, top // factor))
+    notes = ["transparent, laid on white"] if transparent else []
+    return small, [*notes, *(["black where its values are no numbers"] if without_numbers else [])]
 
 
 def _cut(image: Image.Image, rows: int) -> Iterator[tuple[int, Image.Image]]:
@@ -176,8 +185,16 @@ def _find_white(image: Image.Image, rows: int) -> float | None:
 
 
 def _to_eight_bits(image: Image.Image, white: float) -> Image.Image:
-    """A grey picture of more than 8 bits in 8: Pillow itself would cut values off at 255."""
-    return Image.fromarray(np.clip(np.rint(_finite(image) * (255 / white)), 0, 255).astype(np.uint8))
+    """A grey picture of more than 8 bits in 8: Pillow itself would cut values off at 255.
+
+    With an alpha channel where the file names a value that is transparent: in 8 bits, others would equal it.
+    """
+    grey = Image.fromarray(np.clip(np.rint(_finite(image) * (255 / white)), 0, 255).astype(np.uint8))
+    hidden = image.info.get("transparency")
+    if not isinstance(hidden, int):
+        return grey
+    alpha = Image.fromarray(np.where(np.asarray(image) == hidden, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, alpha))
 
 
 def _finite(image: Image.Image) -> npt.NDArray[np.float64]:
@@ -186,10 +203,15 @@ def _finite(image: Image.Image) -> npt.NDArray[np.float64]:
     return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0) if image.mode == "F" else values
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """The picture in red-green-blue, its transparent parts on white."""
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether anything shows through it; many a picture has an alpha channel that is opaque everywhere."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return False
+    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A transparent picture in red-green-blue, on white."""
     picture = image.convert("RGBA")
     background = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
     return Image.alpha_composite(background, picture).convert("RGB")

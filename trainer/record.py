@@ -7,6 +7,7 @@ threads a training had must be known before TensorFlow starts.
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from trainer.cifar10 import TRAIN_IMAGES
 from trainer.errors import ModelError, RecipeError
+from trainer.limits import LIMITS, Limits
 from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.state import EpochResult
@@ -26,6 +29,11 @@ ATTRIBUTE: Final = "cnn_search"
 FORMAT: Final = 1
 """Version of the JSON; a later one's is refused."""
 HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+MOST_THREADS: Final = 4096
+"""That a training may have: more than any machine has cores, fewer than an operating system refuses."""
+
+_REASON_LENGTH: Final = 200
+"""Of what went wrong, in characters: a damaged value may be of any length."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class StockPlan:
     """How a model that no recipe describes is trained, by its own optimizer and loss.
 
     Attributes:
-        batch_size: Images a step, at least 1.
-        seed: Fixes the shuffling and all random numbers of the model's layers.
+        batch_size: Images a step, in [1, 10,000].
+        seed: Fixes the shuffling and all random numbers of the model's layers, in [0, 2**31).
     """
 
     batch_size: int
@@ -55,9 +63,9 @@ class TrainingRecord:
 
     Attributes:
         plan: The recipe; or, for a model that came without one, how it is trained all the same.
-        train_images: How many of the training images are used, the first ones.
-        threads: How many threads an operation may use. Another number adds in another order, and the weights
-            differ in their last bits.
+        train_images: How many of the training images are used, the first ones, in [1, 40,000].
+        threads: How many threads an operation may use, in [1, `MOST_THREADS`]. Another number adds in another
+            order, and the weights differ in their last bits.
         history: One result for each epoch so far; for a model that came without a record, since it came.
     """
 
@@ -95,20 +103,22 @@ class TrainingRecord:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise ModelError(
-                    f"its training is told in format {values['format']!r}, and this version reads {FORMAT}"
+                    _brief(
+                        f"its training is told in format {values['format']!r}, not {FORMAT}, which is known"
+                    )
                 )
-            plan = _read_plan(values)
-            history = tuple(EpochResult(**result) for result in values["history"])
-            train_images, threads = int(values["train_images"]), int(values["threads"])
-        except (ValueError, KeyError, TypeError) as error:
-            reason = str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
-            raise ModelError(f"the record of its training is damaged: {reason}") from error
-        if train_images < 1 or threads < 1 or [one.epoch for one in history] != _count(history):
-            raise ModelError(
-                f"the record of its training is damaged: {train_images} images, {threads} threads, "
-                f"epochs {[one.epoch for one in history]}"
+            return cls(
+                _read_plan(values),
+                _read_whole(values, "train_images", Limits(int, 1, TRAIN_IMAGES)),
+                _read_whole(values, "threads", Limits(int, 1, MOST_THREADS)),
+                tuple(_read_epoch(result, number) for number, result in enumerate(values["history"], 1)),
             )
-        return cls(plan, train_images, threads, history)
+        except RecipeError as error:
+            raise ModelError(_brief(f"the record of its training is damaged: {error}")) from error
+        # RecursionError: JSON that is nested without end.
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(_brief(f"the record of its training is damaged: {reason}")) from error
 
 
 def read_model_bytes(path: Path) -> bytes:
@@ -117,13 +127,15 @@ def read_model_bytes(path: Path) -> bytes:
     Raises:
         ModelError: The file is missing, cannot be read, or is no HDF5 file.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; `cnn-search best --output best.h5` writes one")
     try:
+        if path.is_dir():
+            raise ModelError(f"{path}: a folder; name the .h5 file in it")
         with path.open("rb") as file:
             if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
                 raise ModelError(f"{path}: not an .h5 model; give a file that `cnn-search best` wrote")
             return HDF5_SIGNATURE + file.read()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file; `cnn-search best --output best.h5` writes one") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -143,7 +155,7 @@ def read_record(content: bytes, origin: str = "stored model") -> TrainingRecord 
             text = file.attrs.get(ATTRIBUTE)
     # h5py raises whatever it stumbles over: OSError, RuntimeError and KeyError were seen.
     except Exception as error:
-        raise ModelError(f"{origin}: a damaged HDF5 file: {str(error).splitlines()[0][:200]}") from error
+        raise ModelError(_brief(f"{origin}: a damaged HDF5 file: {_reason(error)}")) from error
     if text is None:
         return None
     try:
@@ -158,14 +170,21 @@ def read_optimizer(content: bytes, origin: str = "stored model") -> dict[str, np
     Keras's own reader cannot be used: it gives them to an optimizer that is not built yet (Keras 3.15).
 
     Raises:
-        ModelError: There is no optimizer in the file.
+        ModelError: There is no optimizer in the file, or a damaged one.
     """
-    with h5py.File(io.BytesIO(content), "r") as file:
-        group = file.get("optimizer_weights")
-        if group is None:
-            raise ModelError(f"{origin}: the model was saved without its optimizer; compile it, then save it")
-        names = _read_names(group)
-        return {name: np.asarray(group[name][()]) for name in names}
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            group = file.get("optimizer_weights")
+            if group is None:
+                raise ModelError(
+                    f"{origin}: the model was saved without its optimizer; compile it, then save it"
+                )
+            return {name: np.asarray(group[name][()]) for name in _read_names(group)}
+    except ModelError:
+        raise
+    # As in `read_record`; and what is no group, array or name where one should be.
+    except Exception as error:
+        raise ModelError(_brief(f"{origin}: the optimizer in it is damaged: {_reason(error)}")) from error
 
 
 def write_record(path: Path, record: TrainingRecord) -> None:
@@ -180,17 +199,44 @@ def _read_names(group: Any) -> list[str]:
     pieces = [group.attrs["weight_names"]] if "weight_names" in group.attrs else []
     while (name := f"weight_names{len(pieces)}") in group.attrs:
         pieces.append(group.attrs[name])
-    return [name.decode() if isinstance(name, bytes) else str(name) for piece in pieces for name in piece]
+    names = [name.decode() if isinstance(name, bytes) else name for piece in pieces for name in piece]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError("`weight_names`, the list of its arrays, is missing or holds no names")
+    return names
 
 
 def _read_plan(values: Mapping[str, Any]) -> RecipePlan | StockPlan:
     if "recipe" not in values:
         stock = values["stock"]
-        return StockPlan(int(stock["batch_size"]), int(stock["seed"]))
+        return StockPlan(*(_read_whole(stock, name, LIMITS[name]) for name in ("batch_size", "seed")))
     if values["precision"] not in get_args(Precision):
-        raise ModelError(f"it was trained in unknown precision {values['precision']!r}")
+        raise ModelError(_brief(f"it was trained in unknown precision {values['precision']!r}"))
     return RecipePlan(Recipe.from_dict(values["recipe"]), values["precision"])
 
 
-def _count(history: tuple[EpochResult, ...]) -> list[int]:
-    return list(range(1, len(history) + 1))
+def _read_whole(values: Mapping[str, Any], name: str, limits: Limits) -> int:
+    value = values[name]
+    if type(value) is not int or not limits.low <= value <= limits.high:
+        raise ValueError(f"{name} must be {limits}, got {value!r}")
+    return value
+
+
+def _read_epoch(values: Mapping[str, Any], number: int) -> EpochResult:
+    """The result that is told of epoch `number`."""
+    result = EpochResult(**values)
+    if type(result.epoch) is not int or result.epoch != number:
+        raise ValueError(f"epoch {result.epoch!r} where {number} is due")
+    for name, value in values.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"{name} of epoch {number} must be a number, got {value!r}")
+    return result
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _brief(text: str) -> str:
+    """One line of bearable length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _REASON_LENGTH else f"{line[:_REASON_LENGTH]}..."

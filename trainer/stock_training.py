@@ -172,16 +172,26 @@ def recompile(model: keras.Model, kept: Mapping[str, npt.NDArray[Any]], origin: 
     have = [(value.shape, value.dtype.name) for value in kept.values()]
     variables = model.optimizer.variables
     want = [(tuple(variable.shape), str(variable.dtype)) for variable in variables]
-    if not any(value.any() for name, value in kept.items() if not name.endswith("learning_rate")):
-        # Compiled and never trained: it knew no weights yet, and begins.
-        want = want[: len(kept)]
+    # Compiled and never trained, it knew no weights yet: it counts no steps, and begins.
+    fresh = [variable for variable in variables if _leaf(variable.path) in ("iteration", "learning_rate")]
+    names = [_leaf(name) for name in kept]
+    if names == [_leaf(variable.path) for variable in fresh] and not any(
+        value.any() for name, value in kept.items() if _leaf(name) == "iteration"
+    ):
+        variables = fresh
+        want = [(tuple(variable.shape), str(variable.dtype)) for variable in fresh]
     if have != want:
         raise ModelError(
             f"{origin}: its optimizer's {len(have)} arrays are not the {len(want)} of Keras 3's "
             f"{type(model.optimizer).__name__}; if Keras 2 wrote it, load, compile and save it with Keras 3"
         )
-    for variable, value in zip(variables, kept.values(), strict=False):
+    for variable, value in zip(variables, kept.values(), strict=True):
         variable.assign(value)
+
+
+def _leaf(path: str) -> str:
+    """The last part of a variable's path: its name in the optimizer."""
+    return path.rpartition("/")[2]
 
 
 def _describe_loss(model: keras.Model) -> str:

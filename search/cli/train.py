@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from search.cli.options import TRAIN_IMAGES, data_option, debug_option, device_options, json_option
-from search.cli.run import INTERRUPTED
-from search.cli.terminal import complain, format_options, program_name, say
-from search.output import check_writable, replace_file
+from search.cli.terminal import complain, say
+from search.cli.training_words import LEAST_RATE, Outcome, announce, default_output, describe_end
+from search.output import check_writable, replace_file, show_name
 
 if TYPE_CHECKING:
     from trainer.continuation import Changes, Continuation
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 STORE_SECONDS: Final = 60.0
 """How often what is done so far is stored, for a process that is killed."""
+MOST_THREADS: Final = 4096
+"""`trainer.record.MOST_THREADS`, whose module would make `--help` wait for numpy."""
 
 
 @click.command()
@@ -43,7 +46,8 @@ STORE_SECONDS: Final = 60.0
 @data_option
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(1e-8, 10.0),
+    type=click.FloatRange(LEAST_RATE, 10.0),
+    callback=lambda _, __, rate: _check_rate(rate),
     help="Go on with another step size. [default: the file's]",
 )
 @click.option(
@@ -63,7 +67,7 @@ STORE_SECONDS: Final = 60.0
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_THREADS),
     help="Threads to train with. [default: the file's; one for each core where it tells none]",
 )
 @device_options
@@ -75,46 +79,61 @@ def train(
     """Train the model in the file MODEL (.h5) further, as if it had not stopped.
 
     A file of this program tells how it was trained (recipe, seed, epochs, precision, images, threads): on
-    the same machine the model becomes the one that training in one go would have given, bit for bit. A file
-    that Keras wrote goes on with the optimizer, its state and the loss that are in it. Training uses the
-    training images; the validation images score each epoch. Ctrl-C and SIGTERM keep the last full epoch.
+    the same machine a constant learning rate, or the rest of a plan that was interrupted, makes it the model
+    that training in one go would have given, bit for bit. A schedule is stretched over more epochs than were
+    planned, which is said. A file that Keras wrote goes on with the optimizer, its state and the loss that
+    are in it. Training uses the training images; the validation images score each epoch. Ctrl-C and SIGTERM
+    keep the last full epoch.
     """
     from trainer.record import read_model_bytes, read_record
 
-    target = _choose_output(model, output)
     content = read_model_bytes(model)
-    record = read_record(content, str(model))
+    target = _choose_output(model, output)
+    record = read_record(content, show_name(model))
+    _check_epochs(record, epochs, model)
     with _terminated_as_interrupted():
         opened = _open(content, record, model, data, options)
-        begun_with = len(opened.history)
-        say(f"{model}: {_describe_start(record)}; training {epochs} more")
-        for line in _describe_assumptions(record, options):
-            say(f"  {line}")
-        diverged, interrupted = _train(opened, epochs, target)
-    done = len(opened.history) - begun_with
-    if not done:
-        complain(f"{_why(diverged)}; no epoch is full, so nothing was written")
-        return INTERRUPTED if interrupted else 1
-    stored = opened.to_h5()
-    replace_file(target, stored)
-    _print_result(model, target, opened, done, _score(stored, data), as_json)
-    if interrupted or diverged is not None:
-        left = epochs - done
-        rest = (
-            f"; {program_name()} train {target}{format_options({'--epochs': left})} goes on" if left else ""
+        announce(opened, record, model, epochs, options)
+        outcome = _train(opened, epochs, target)
+    if outcome.done:
+        stored = opened.to_h5()
+        replace_file(target, stored)
+        _print_result(model, target, opened, outcome.done, _score(stored, data), as_json)
+    if outcome.exit_code:
+        complain(describe_end(outcome, opened, target, output is not None))
+    return outcome.exit_code
+
+
+def _check_rate(rate: float | None) -> float | None:
+    # NaN passes every range.
+    if rate is not None and math.isnan(rate):
+        raise click.BadParameter(f"{rate} is not a learning rate.")
+    return rate
+
+
+def _check_epochs(record: "TrainingRecord | None", epochs: int, model: Path) -> None:
+    """See that a recipe may have so many more."""
+    from trainer.limits import LIMITS
+    from trainer.record import RecipePlan
+
+    if record is None or not isinstance(record.plan, RecipePlan):
+        return
+    had, most = len(record.history), int(LIMITS["epochs"].high)
+    if had + epochs > most:
+        raise click.BadParameter(
+            f"{show_name(model)} has had {had:,} epochs, and {epochs:,} more are above the {most:,} that a "
+            f"recipe may have; {most - had:,} are left.",
+            param_hint="'--epochs'",
         )
-        complain(f"{_why(diverged)} after {done} of {epochs} epochs, which {target} has{rest}")
-        return INTERRUPTED if interrupted else 1
-    return 0
 
 
 def _choose_output(model: Path, output: Path | None) -> Path:
     """Where the model will go, seen to be writable."""
     from search.errors import OutputError
 
-    target = output or model.with_name(f"{model.stem}-continued.h5")
+    target = output or default_output(model)
     if output is None and target.exists():
-        raise OutputError(f"{target} exists already; name it, or another file, with --output")
+        raise OutputError(f"{show_name(target)} exists already; name it, or another file, with --output")
     check_writable(target)
     return target
 
@@ -146,7 +165,7 @@ def _open(
         record,
         load(data),
         _read_changes(options),
-        origin=str(model),
+        origin=show_name(model),
         jit_compile=device is not None and device.jit_compile,
     )
 
@@ -162,30 +181,30 @@ def _read_changes(options: dict[str, Any]) -> "Changes":
     )
 
 
-def _train(opened: "Continuation", epochs: int, target: Path) -> tuple[int | None, bool]:
-    """Train, with a line for each epoch.
-
-    Returns:
-        The epoch that left the numbers, if one did, and whether somebody interrupted.
-    """
+def _train(opened: "Continuation", epochs: int, target: Path) -> Outcome:
+    """Train, with a line for each epoch."""
+    begun_with = len(opened.history)
     last = len(opened.history) + epochs
     stored_at = time.monotonic()
 
     def tell(result: "EpochResult") -> None:
         nonlocal stored_at
+        rate = f"learning rate {result.learning_rate:.3g}, " if opened.is_scheduled else ""
         say(
             f"epoch {result.epoch}/{last}: loss {result.loss:.4f}, accuracy {100 * result.accuracy:.2f} %, "
             f"validation loss {result.validation_loss:.4f}, "
-            f"validation accuracy {100 * result.validation_accuracy:.2f} %, {result.seconds:.1f} s"
+            f"validation accuracy {100 * result.validation_accuracy:.2f} %, {rate}{result.seconds:.1f} s"
         )
         if time.monotonic() - stored_at >= STORE_SECONDS and result.epoch < last:
             replace_file(target, opened.to_h5())
             stored_at = time.monotonic()
 
+    diverged, interrupted = None, False
     try:
-        return opened.train(epochs, tell), False
+        diverged = opened.train(epochs, tell)
     except KeyboardInterrupt:
-        return None, True
+        interrupted = True
+    return Outcome(epochs, len(opened.history) - begun_with, diverged, interrupted)
 
 
 def _score(stored: bytes, data: Path | None) -> "Score":
@@ -203,7 +222,7 @@ def _print_result(
 ) -> None:
     if not as_json:
         scored = f"validation accuracy {100 * score.accuracy:.2f} %, loss {score.loss:.4f}"
-        click.echo(f"wrote {target}: {len(opened.history)} epochs, {scored}")
+        click.echo(f"wrote {show_name(target)}: {len(opened.history)} epochs, {scored}")
         return
     result = {
         "model": str(model),
@@ -215,41 +234,6 @@ def _print_result(
         "history": [dataclasses.asdict(one) for one in opened.history],
     }
     click.echo(json.dumps(result, indent=2))
-
-
-def _describe_start(record: "TrainingRecord | None") -> str:
-    """What the file has had, in a few words."""
-    from trainer.record import RecipePlan
-
-    if record is None:
-        return "its training is not recorded"
-    if isinstance(record.plan, RecipePlan):
-        recipe = record.plan.recipe
-        return (
-            f"{len(record.history)} epochs so far by {recipe.optimizer} at learning rate "
-            f"{recipe.learning_rate:g}, in {record.plan.precision}"
-        )
-    return f"{len(record.history)} epochs since it came from elsewhere"
-
-
-def _describe_assumptions(record: "TrainingRecord | None", options: dict[str, Any]) -> list[str]:
-    """What is not as if the training had not stopped."""
-    names = {"learning_rate": "learning rate", "batch_size": "batch size", "seed": "seed"}
-    names |= {"train_samples": "training images", "threads": "threads"}
-    if record is None:
-        size, seed = options["batch_size"] or 64, options["seed"] or 0
-        return [
-            f"assumed: batches of {size}, seed {seed}; epochs are counted from here; "
-            "its own optimizer, state and loss go on"
-        ]
-    given = [f"{names[name]} {options[name]}" for name in names if options[name] is not None]
-    if not given:
-        return []
-    return [f"with {', '.join(given)} as asked for: not exactly the training that stopped, if that differs"]
-
-
-def _why(diverged: int | None) -> str:
-    return "interrupted" if diverged is None else f"epoch {diverged} diverged (a loss or weight is no number)"
 
 
 @contextmanager
