@@ -74,7 +74,8 @@ def settings_lines(settings: Settings) -> list[str]:
     space = settings.capped_space
     fields: dict[str, list[str]] = {}
     for field, text, _ in space.describe():
-        if field in ARTICLES_OWN or str(space.range_of(field)) != str(ARTICLE_ALONE.range_of(field)):
+        is_held = str(space.range_of(field)) == str(ARTICLE_ALONE.range_of(field))
+        if field in ARTICLES_OWN or (space.means_something(field) and not is_held):
             fields.setdefault(text, []).append(field)
     return [
         *(f"{', '.join(names)}: {text}" for text, names in fields.items()),

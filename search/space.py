@@ -83,6 +83,14 @@ class Space:
             if range_.field in CONDITIONS and not self.range_of(CONDITIONS[range_.field].field).single
         )
 
+    def means_something(self, field: str) -> bool:
+        """Whether `field` means something in any of its recipes."""
+        condition = CONDITIONS.get(field)
+        if condition is None:
+            return True
+        other = self.range_of(condition.field)
+        return any(map(condition.holds, other.choices if isinstance(other, Choices) else (other.high,)))
+
     def count_largest_network(self) -> int:
         """The parameters of the largest network among its recipes, whether or not a recipe may have it.
 
@@ -106,12 +114,20 @@ class Space:
         )
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """Rows of a table: every field a space may range over, its range as text, the reason for it."""
+        """Rows of a table: every field a space may range over, its range as text, the reason for it.
+
+        A range that means nothing in any recipe is "none".
+        """
         conditional = self.conditional
         rows = []
         for range_ in (self.range_of(field) for field in SEARCHABLE):
-            where = f", {CONDITIONS[range_.field]}" if range_.field in conditional else ""
-            rows.append((range_.field, f"{range_}{where}", range_.reason))
+            text, reason = str(range_), range_.reason
+            if not range_.single and not self.means_something(range_.field):
+                held = self.range_of(CONDITIONS[range_.field].field)
+                text, reason = "none", f"means nothing where {held.field} is {held}"
+            elif range_.field in conditional:
+                text += f", {CONDITIONS[range_.field]}"
+            rows.append((range_.field, text, reason))
         return rows
 
     def to_dict(self) -> dict[str, Any]:

@@ -140,16 +140,13 @@ def _changed(field: str, table: Any, old: Range | None, reason: str) -> Range:
 
 def _check_effect(field: str, space: Space) -> None:
     """Refuse what the file says of a field that means nothing in any of the space's recipes."""
-    condition = CONDITIONS.get(field)
-    if condition is None:
+    if space.means_something(field):
         return
-    other = space.range_of(condition.field)
-    can = map(condition.holds, other.choices if isinstance(other, Choices) else (other.high,))
-    if not any(can):
-        raise SpaceError(
-            f"{field} means something only {condition}, but {condition.field} is {other};"
-            f" widen {condition.field}, or leave {field} out"
-        )
+    condition = CONDITIONS[field]
+    raise SpaceError(
+        f"{field} means something only {condition}, but {condition.field} is"
+        f" {space.range_of(condition.field)}; widen {condition.field}, or leave {field} out"
+    )
 
 
 def _check_size(space: Space) -> None:

@@ -179,6 +179,14 @@ def test_a_table_of_the_space_shows_what_is_not_searched_too() -> None:
     assert ("batch_size", "64 (fixed)", "the article's value, not searched") in rows
 
 
+def test_a_range_that_means_nothing_in_any_recipe_says_so() -> None:
+    """A space file that holds the blocks' convolutions at one leaves nothing to be residual."""
+    space = NAMED["architecture"].replace(fixed_range("convolutions", 1, ""))
+    rows = {field: (text, reason) for field, text, reason in space.describe()}
+    assert rows["residual"] == ("none", "means nothing where convolutions is 1 (fixed)")
+    assert rows["dense_units"][0] == "32 to 256 (log), where head is dense"
+
+
 def test_a_table_of_a_space_says_when_a_field_is_searched() -> None:
     """A range that is drawn in some trials only says in which; where it always is, nothing needs saying."""
     rows = {row[0]: row[1] for row in NAMED["schedules"].describe()}
@@ -454,10 +462,11 @@ def test_any_space_can_be_written_as_a_file(tmp_path: Path, space: Space) -> Non
         ("[epochs]\nlow = 10\n\n[optimizer]\nchoices = [\n  'adam',\n\n", 5, "not TOML: "),
         (f"\nx = {'9' * 5000}\n", 2, "not TOML: Exceeds the limit"),
         # keys and tables
-        ("[learing_rate]\nlow = 0.1", 1, "unknown key 'learing_rate'; known are base, dropout_block1, "),
-        ("[learing_rate]\nlow = 0.1", 1, "did you mean 'learning_rate'?"),
+        ("[learing_rate]\nlow = 0.1", 1, "unknown key 'learing_rate'; did you mean 'learning_rate'?"),
+        ("[xyz]\nlow = 0.1", 1, "unknown key 'xyz'; known are base, dropout_block1, "),
+        ("base = 'architecture'\n[residual]\nchoices = ['true']", 3, "got 'true'; write it without quotes"),
         ("\nbas = 'article'", 2, "did you mean 'base'?"),
-        ("[seed]\nfixed = 1", 1, "unknown key 'seed'"),
+        ("[seed]\nfixed = 1", 1, "a seed is not searched; `cnn-search run --seed` sets the study's"),
         (
             "[epochs]\nlow = 1\nhihg = 4",
             3,
