@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -330,10 +331,12 @@ def test_the_worker_tells_what_happens_in_order(search: Search) -> None:
     """Started, then for each epoch its steps and its end, then ended with the study's best so far."""
     mine = [event for event in search.log.events if _number(event) == 0]
 
-    kinds = [type(event) for event in mine]
+    # How many steps are told at a time depends on the machine.
+    kinds = [kind for kind, _ in itertools.groupby(mine, type)]
     assert kinds == [TrialStarted, *[StepsDone, EpochEnded] * EPOCHS, TrialEnded]
     assert mine[0] == TrialStarted(0, Recipe(epochs=EPOCHS), 1)
-    assert mine[1] == StepsDone(0, 1, 5, 5)
+    told = [event for event in mine if isinstance(event, StepsDone) and event.epoch == 1]
+    assert told[-1] == StepsDone(0, 1, 5, 5)
     value = search.trials[0].value
     assert mine[-1] == TrialEnded(0, "complete", value, "", value)
     best = best_trial(search.summaries)
@@ -464,14 +467,14 @@ def test_no_memory_to_score_leaves_a_trained_trial_to_another_try(
 
     from trainer.evaluation import Evaluator
 
-    real, failures = Evaluator._score_all, [tf.errors.ResourceExhaustedError(None, None, "OOM\nmuch more")]
+    real, failures = Evaluator._sum, [tf.errors.ResourceExhaustedError(None, None, "OOM\nmuch more")]
 
-    def score(self: Evaluator, model: Any) -> Any:
+    def score(self: Evaluator, *arguments: Any) -> Any:
         if failures:
             raise failures.pop()
-        return real(self, model)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(Evaluator, "_score_all", score)
+    monkeypatch.setattr(Evaluator, "_sum", score)
     monkeypatch.setattr("search.worker.REST_SECONDS", 0.0)
     opened = open_sample_study(database)
 

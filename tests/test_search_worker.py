@@ -480,7 +480,7 @@ def test_a_trial_that_was_taken_is_let_go(database: Database, elsewhere: Elsewhe
     assert log.of(TrialEnded)[0] == TrialEnded(0, "taken", None, "another worker has it", None)
     epochs = [event.result.epoch for event in log.of(EpochEnded) if event.number == 0]
     assert epochs == ([1, 2, 3] if moment == "end" else [1])
-    steps = [event.epoch for event in log.of(StepsDone) if event.number == 0]
+    steps = sorted({event.epoch for event in log.of(StepsDone) if event.number == 0})
     assert steps == ([1, 2, 3] if moment == "end" else [1, 2])
     assert log.taken is not None
     assert elsewhere.trial(0) == log.taken
