@@ -5,6 +5,7 @@ import tensorflow_started  # noqa: F401  # before Keras is imported
 
 # isort: on
 import dataclasses
+import gc
 import math
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import keras
 import numpy as np
 import pytest
 import sample
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from trainer import evaluation
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit
 from trainer.evaluation import Evaluator
-from trainer.model import build_model, build_optimizer, initial_weights
+from trainer.model import build_model, build_optimizer, forget_models, initial_weights
 from trainer.model_file import load_model, model_to_bytes
 from trainer.pace import Pace
 from trainer.precision import Precision
@@ -406,6 +408,26 @@ def test_one_trace_for_each_optimizer() -> None:
     assert trainer.traces == 3
     trainer.train(recipe)
     assert trainer.traces == 3
+
+
+def test_programs_that_gave_way_are_freed() -> None:
+    """What was traced for networks that are kept no more is gone, though TensorFlow registers parts of it."""
+    trainer = Trainer(TRAIN, VALIDATION)
+
+    def train(activation: str) -> None:
+        # Its gradient is one of those that TensorFlow registers, as is a step of each Keras optimizer.
+        trainer.train(dataclasses.replace(RECIPE, epochs=1, activation=activation))
+        forget_models()
+
+    def count_graphs() -> int:
+        return sum(isinstance(thing, FuncGraph) for thing in gc.get_objects())
+
+    for activation in ("silu", "relu"):
+        train(activation)
+    kept = count_graphs()
+    for activation in ("elu", "gelu", "silu", "relu"):
+        train(activation)
+    assert count_graphs() == kept
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 11])

@@ -9,6 +9,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 import numpy.typing as npt
+from tensorflow.python.framework.ops import gradient_registry
 
 from trainer.architecture import CHANNELS, MONOTONE, SIDE, Architecture, of_last
 from trainer.architecture import CLASSES as CLASSES
@@ -120,10 +121,24 @@ def forget_models(*, kernels: bool = False) -> None:
     """
     if kernels:
         keras.utils.clear_session(free_memory=False)
+    _forget_gradients()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
+
+
+def _forget_gradients() -> None:
+    """Take the custom gradients of programs that are traced out of TensorFlow's registry.
+
+    Each `tf.custom_gradient` that is traced (Keras's optimizers have one, silu another) is registered under a
+    name of its own, and stays for ever, with the graph that it was traced in
+    (https://github.com/tensorflow/tensorflow/issues/97697): 20 MB a trial where nearly every trial has a
+    program of its own. Only tracing asks for it.
+    """
+    registered = gradient_registry._registry
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
 
 
 def compile_model(model: keras.Model, recipe: Recipe, optimizer_state: Arrays) -> None:
