@@ -25,7 +25,7 @@ def attach_strategy(opened: OpenStudy) -> Study:
         study_name=opened.study.study_name,
         storage=opened.database.storage,
         sampler=TrialSeededSampler(opened.settings),
-        pruner=_build_pruner(opened.settings),
+        pruner=build_pruner(opened.settings),
     )
 
 
@@ -55,7 +55,7 @@ class TrialSeededSampler(TPESampler):
         super().before_trial(study, trial)
 
 
-def _build_pruner(settings: Settings) -> BasePruner:
+def build_pruner(settings: Settings) -> BasePruner:
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
     At the first rung and at each doubling of its epochs, a trial goes on if it is in the upper half of all

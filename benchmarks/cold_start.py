@@ -1,0 +1,77 @@
+"""From nothing to a confirmed model: how long a search and its confirmation take together, unattended.
+
+    .venv/bin/python benchmarks/cold_start.py [--space article] [--max-epochs 25] [--minutes 25]
+        [--seeds 3] [--against 0.7737] [--folder cold-start]
+
+A new study in an empty folder; CIFAR-10 is at hand. `cnn-search run` searches, then `cnn-search confirm` trains
+the best recipe again with fresh seeds and scores those models on the test images, once. Nothing else is given.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from machine import describe_machine
+
+
+def main() -> None:
+    """Run both, and print what came of it, and when."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--space", default="article")
+    parser.add_argument("--max-epochs", default="25")
+    parser.add_argument("--minutes", default="25", help="of the search; 0 for none but --target")
+    parser.add_argument("--target", help="validation accuracy at which the search stops")
+    parser.add_argument("--top", default="1")
+    parser.add_argument("--seeds", default="3")
+    parser.add_argument("--against", default="0.7737")
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--folder", type=Path, default=Path("cold-start"))
+    options = parser.parse_args()
+    print(describe_machine(("tensorflow", "keras", "optuna")), flush=True)
+    options.folder.mkdir(parents=True)
+    where = ["--storage", f"sqlite:///{options.folder / 'study.db'}", "--study", "cold"]
+    began = time.monotonic()
+
+    def call(*arguments: str) -> str:
+        command = [str(Path(sys.executable).with_name("cnn-search")), *arguments, *where]
+        print(f"{(time.monotonic() - began) / 60:6.1f} min  {' '.join(command[1:])}", flush=True)
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if result.returncode:
+            raise SystemExit(f"exit code {result.returncode}: {result.stdout}")
+        return result.stdout
+
+    ends = [*(["--minutes", options.minutes] if float(options.minutes) else [])]
+    ends += [] if options.target is None else ["--target", options.target]
+    place = ["--output", str(options.folder)]
+    call(
+        "run",
+        "--space",
+        options.space,
+        "--max-epochs",
+        options.max_epochs,
+        "--seed",
+        options.seed,
+        *ends,
+        *place,
+    )
+    searched = time.monotonic()
+    status = json.loads(call("status", "--json"))
+    against = ["--top", options.top, "--seeds", options.seeds, "--against", options.against]
+    record = json.loads(call("confirm", *against, *place, "--json"))
+    ended = time.monotonic()
+    best = status["best"]
+    print(f"\nspace {options.space}, trials of {options.max_epochs} epochs at most")
+    print(
+        f"search        {(searched - began) / 60:6.1f} min  {status['states']}, {status['epochs_trained']} epochs"
+    )
+    print(f"  its best    trial {best['number']}, {100 * best['value']:.2f} % validation: {best['recipe']}")
+    print(f"confirmation  {(ended - searched) / 60:6.1f} min")
+    print(f"together      {(ended - began) / 60:6.1f} min")
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Record real learning curves of random recipes of the space `article`, for `benchmarks/replay.py` to replay.
+
+    .venv/bin/python benchmarks/record_curves.py [--recipes 240] [--epochs 27] [--train-samples 4000]
+        [--validation-samples 4000] [--work curves.jsonl] [--output benchmarks/curves.npz]
+
+The article's recipe comes first, for its 100 epochs, with several seeds; then the random recipes, each for
+all epochs, whatever was drawn for it: with the article's constant rate, the curve of fewer epochs is the
+beginning of it. Some are trained with a second seed, which tells how much is chance. One process of one
+thread for each core. Each curve is appended to `--work` as it ends, so that the same command goes on where it
+was stopped; then all are packed.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from curves import Curve, pack
+from machine import describe_machine
+
+from search.named_spaces import NAMED
+from search.runtime import count_cores, start_tensorflow
+from search.space import suggest
+from trainer.recipe import ARTICLE, Recipe
+
+ARTICLE_SEEDS = 6
+"""Trainings of the article's recipe."""
+SECOND_EVERY = 10
+"""Of so many random recipes one is trained twice."""
+SEED_STEP = 1_000_000
+"""From a recipe's seed to its second one."""
+
+
+def main() -> None:
+    """Train what is missing, and pack."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recipes", type=int, default=240)
+    parser.add_argument("--epochs", type=int, default=27)
+    parser.add_argument("--train-samples", type=int, default=4_000)
+    parser.add_argument("--validation-samples", type=int, default=4_000)
+    parser.add_argument("--work", type=Path, default=Path("curves.jsonl"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/curves.npz"))
+    options = parser.parse_args()
+    print(describe_machine(("tensorflow", "keras")), flush=True)
+    recipes = list(plan(options.recipes, options.epochs))
+    done = read_work(options.work)
+    missing = [recipe for recipe in recipes if recipe not in done]
+    print(f"{len(recipes)} curves, {len(missing)} to train", flush=True)
+    if missing:
+        processes = count_cores()
+        with (
+            multiprocessing.get_context("spawn").Pool(
+                processes, prepare, (options.train_samples, options.validation_samples)
+            ) as pool,
+            options.work.open("a") as file,
+        ):
+            for recipe, accuracies in pool.imap_unordered(train, missing):
+                file.write(json.dumps({"recipe": recipe, "accuracies": accuracies}) + "\n")
+                file.flush()
+                print(f"{100 * (accuracies or [0])[-1]:6.2f} % after {len(accuracies)} epochs", flush=True)
+    done = read_work(options.work)
+    curves = [Curve(recipe, tuple(done[recipe])) for recipe in recipes if recipe in done]
+    pack(options.output, curves, options.train_samples, options.validation_samples)
+    print(f"wrote {options.output}: {len(curves)} curves, {options.output.stat().st_size:,} bytes")
+
+
+def plan(recipes: int, epochs: int) -> Iterator[Recipe]:
+    """What is trained, in that order; any number of random recipes is the beginning of any larger one."""
+    for seed in range(ARTICLE_SEEDS):
+        yield dataclasses.replace(ARTICLE, seed=seed)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler)
+    for number in range(recipes):
+        drawn = suggest(study.ask(), NAMED["article"], seed=number)
+        recipe = dataclasses.replace(drawn, epochs=epochs)
+        yield recipe
+        if number % SECOND_EVERY == 0:
+            yield dataclasses.replace(recipe, seed=number + SEED_STEP)
+
+
+def read_work(path: Path) -> dict[Recipe, list[float]]:
+    """The curves that are trained; half a line, of a process that was killed, is none."""
+    done = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        done[Recipe.from_dict(values["recipe"])] = values["accuracies"]
+    return done
+
+
+_trainer: Any = None
+
+
+def prepare(train_samples: int, validation_samples: int) -> None:
+    """Set a process up."""
+    # A pool's processes have no other place.
+    global _trainer
+    start_tensorflow(1)
+    from trainer.data import load
+    from trainer.precision import choose_precision
+    from trainer.training import Trainer
+
+    data = load()
+    _trainer = Trainer(
+        data.train.first(train_samples), data.validation.first(validation_samples), choose_precision("auto")
+    )
+
+
+def train(recipe: Recipe) -> tuple[dict[str, Any], list[float]]:
+    """The recipe and its validation accuracies, epoch by epoch, up to where it left the numbers."""
+    from trainer.model import forget_models
+
+    result = _trainer.train(recipe)
+    forget_models()
+    return recipe.to_dict(), [epoch.validation_accuracy for epoch in result.history]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Replay samplers and pruners on recorded learning curves: best value against epochs, epochs to the baseline.
+
+    .venv/bin/python benchmarks/replay.py [--seeds 20] [--budget 800] [--workers 1,4,16] [--methods NAME,...]
+        [--curves benchmarks/curves.npz] [--figure docs/replay.png]
+
+The curves are real (`benchmarks/record_curves.py`). What they leave open, the curve of a recipe that was
+never trained, a surrogate fills in; how well it does is printed first, on recipes that it was not shown. Then
+each method searches, with each number of simulated workers and each seed, until its epochs are spent. The
+study is Optuna's, in memory; the default's sampler and pruner are the ones that `cnn-search run` uses.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from curves import read
+from machine import describe_machine
+from methods import METHODS, RANDOM
+from replay_figure import draw
+from simulation import Trace, be_quiet, replay
+from surrogate import Surrogate, fill, split
+from threadpoolctl import threadpool_limits
+
+from search.named_spaces import NAMED
+from search.runtime import count_cores
+from search.study import Settings
+
+FOLDS = 10
+"""Of the recorded recipes, so many parts are each kept from the surrogate once."""
+MARKS = (100, 200, 400, 800)
+"""Epochs after which the best is told."""
+
+_surrogate: Surrogate | None = None
+
+
+def main() -> None:
+    """Print the tables, and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--curves", type=Path, default=Path("benchmarks/curves.npz"))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--budget", type=int, default=800, help="epochs that a search may spend")
+    parser.add_argument("--workers", default="1,4,16")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    names = dict.fromkeys([RANDOM, *options.methods.split(",")])
+    counts = [int(text) for text in options.workers.split(",")]
+    print(describe_machine(("optuna", "numpy", "scikit-learn", "cmaes", "torch")))
+    surrogate = describe_surrogate(options.curves)
+    capped, whole = surrogate.article[surrogate.epochs - 1], float(np.mean(surrogate.article[-5:]))
+    print(
+        f"\nThe article's recipe: {100 * capped:.2f} % after {surrogate.epochs} epochs, {100 * whole:.2f} %"
+        f" after {len(surrogate.article)} (mean of the last five). The second is the baseline to match.\n"
+    )
+    jobs = [
+        (name, workers, seed, options.budget)
+        for name in names
+        for workers in counts
+        for seed in range(options.seeds)
+    ]
+    traces: dict[tuple[str, int], list[Trace]] = {}
+    with multiprocessing.get_context("spawn").Pool(count_cores(), prepare, (options.curves,)) as pool:
+        for (name, workers, *_), trace in zip(jobs, pool.imap(run, jobs), strict=True):
+            traces.setdefault((name, workers), []).append(trace)
+    for workers in counts:
+        print_table({name: traces[name, workers] for name in names}, workers, whole, options.budget)
+    if options.figure is not None:
+        draw(options.figure, traces, counts, whole, options.budget)
+        print(f"wrote {options.figure}")
+
+
+def describe_surrogate(path: Path) -> Surrogate:
+    """Say how well the surrogate tells what it was not shown; the one that learnt from all."""
+    table = read(path)
+    articles, random = split(table)
+    print(
+        f"\n{path}: {len(random)} curves of random recipes, {len(articles)} of the article's;"
+        f" {table.train_images:,} training and {table.validation_images:,} validation images"
+    )
+    print(f"{'surrogate':12}{'rank correlation, last epoch':>32}{'error, points':>16}{'R2':>8}")
+    for kind in ("gp", "trees"):
+        all_of_it = Surrogate(table, kind)
+        last = [fill([curve], len(random[0].accuracies) or 1)[0, -1] for curve in random]
+        guesses = np.empty(len(random))
+        for fold in range(FOLDS):
+            held = frozenset(index for index in range(len(random)) if index % FOLDS == fold)
+            part = Surrogate(table, kind, held, all_of_it if kind == "gp" else None)
+            for index in held:
+                guesses[index] = part.mean(random[index].recipe)[-1]
+        truth = np.array(last)
+        ranks = np.corrcoef(truth.argsort().argsort(), guesses.argsort().argsort())[0, 1]
+        error = 100 * float(np.sqrt(np.mean((truth - guesses) ** 2)))
+        explained = 1 - float(np.mean((truth - guesses) ** 2) / truth.var())
+        print(f"{kind:12}{ranks:32.2f}{error:16.2f}{explained:8.2f}")
+    return Surrogate(table)
+
+
+def prepare(path: Path) -> None:
+    """Set a process up."""
+    # A pool's processes have no other place.
+    global _surrogate
+    be_quiet()
+    # Searches run side by side; threads within one would only wait for each other.
+    with threadpool_limits(1):
+        _surrogate = Surrogate(read(path))
+
+
+def run(job: tuple[str, int, int, int]) -> Trace:
+    """One search."""
+    name, workers, seed, budget = job
+    assert _surrogate is not None
+    settings = Settings(NAMED["article"], max_epochs=_surrogate.epochs, seed=1000 * seed)
+    return replay(METHODS[name], _surrogate, settings, workers, budget)
+
+
+def print_table(traces: dict[str, list[Trace]], workers: int, whole: float, budget: int) -> None:
+    """One row a method."""
+    marks = [mark for mark in MARKS if mark <= budget]
+    print(f"{workers} worker{'s' if workers > 1 else ''}, {len(traces[RANDOM])} seeds")
+    head = "".join(f"{f'best at {mark}':>13}" for mark in marks)
+    print(
+        f"{'method':24}{head}{'epochs to match':>17}{'quartiles':>15}{'matched':>9}{'ratio':>8}{'trials':>8}"
+    )
+    plain = spent(traces[RANDOM], whole)
+    for name, rows in traces.items():
+        bests = "".join(f"{100 * np.nanmedian([row.at(mark) for row in rows]):13.2f}" for mark in marks)
+        needed = spent(rows, whole)
+        low, middle, high = (quantile(needed, share) for share in (0.25, 0.5, 0.75))
+        matched = sum(np.isfinite(needed)) / len(needed)
+        ratio = quantile(plain, 0.5) / middle
+        trials = statistics.median(row.trials for row in rows)
+        quartiles = f"{shown(low)}-{shown(high)}"
+        counts = f"{100 * matched:8.0f}%{ratio:7.2f}x{trials:8.0f}"
+        print(f"{name:24}{bests}{shown(middle):>17}{quartiles:>15}{counts}")
+    print()
+
+
+def spent(traces: Sequence[Trace], target: float) -> list[float]:
+    """Epochs to the target, for each seed."""
+    return [trace.epochs_to(target) for trace in traces]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value at that share of them in order; infinite ones are the largest."""
+    return float(sorted(values)[min(len(values) - 1, int(share * len(values)))])
+
+
+def shown(epochs: float) -> str:
+    """`never` for infinite."""
+    return f"{epochs:.0f}" if np.isfinite(epochs) else "never"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The replay as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from simulation import Trace
+
+
+def draw(
+    path: Path,
+    traces: Mapping[tuple[str, int], Sequence[Trace]],
+    counts: Sequence[int],
+    target: float,
+    budget: int,
+) -> None:
+    """Median best value against epochs spent, a panel for each number of workers."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(
+        1, len(counts), figsize=(5 * len(counts), 4.2), sharey=True, squeeze=False
+    )
+    at = np.arange(10, budget + 1, 5)
+    names = dict.fromkeys(name for name, _ in traces)
+    for panel, workers in zip(panels[0], counts, strict=True):
+        for name in names:
+            rows = np.array([[trace.at(int(mark)) for mark in at] for trace in traces[name, workers]])
+            known = np.isfinite(rows).mean(axis=0) > 0.5
+            style = {"linewidth": 2.5, "color": "#2563eb"} if name == "default" else {"linewidth": 1.2}
+            if name == "random/none":
+                style = {"linewidth": 2.0, "color": "#475569", "linestyle": "--"}
+            panel.plot(at[known], 100 * np.nanmedian(rows[:, known], axis=0), label=name, **style)
+        panel.axhline(100 * target, color="#e11d48", linewidth=1)
+        panel.set_title(f"{workers} worker{'s' if workers > 1 else ''}")
+        panel.set_xlabel("epochs spent by all trials")
+        panel.set_xscale("log")
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel("best validation accuracy, % (median of seeds)")
+    panels[0][-1].legend(fontsize=7, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
