@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,18 +12,22 @@ import pytest
 import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
-from test_storage_shared import MODEL, Worker, office
+from test_storage_shared import MODEL, Office, Worker
 
 from storage.database import Database, open_database
 
-__all__ = ["office"]
+
+@pytest.fixture
+def office(any_url: str) -> Iterator[Office]:
+    """Workers of one study, on each kind of database."""
+    with Office(any_url) as opened:
+        yield opened
 
 
 @pytest.fixture
-def worker(office: Any) -> Worker:
-    """A worker of a study, on each kind of database."""
-    hired: Worker = office.hire()
-    return hired
+def worker(office: Office) -> Worker:
+    """One of them."""
+    return office.hire()
 
 
 def end(worker: Worker, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
@@ -84,7 +89,7 @@ def test_a_value_that_equals_the_target_reaches_it(worker: Worker, value: float)
     assert target.is_reached()
 
 
-def test_only_complete_trials_with_a_model_of_the_study_count(office: Any, worker: Worker) -> None:
+def test_only_complete_trials_with_a_model_of_the_study_count(worker: Worker) -> None:
     """Not one that is pruned, failed, running, of another study, or told without a model."""
     target = worker.database.target(worker.study)
     target.set(0.7)
@@ -103,7 +108,7 @@ def test_only_complete_trials_with_a_model_of_the_study_count(office: Any, worke
     assert target.is_reached()
 
 
-def test_a_trial_counts_wherever_its_files_are(office: Any, tmp_path: Any) -> None:
+def test_a_trial_counts_wherever_its_files_are(office: Office, tmp_path: Path) -> None:
     """Its model's row is in the database, its bytes need not be."""
     worker = office.hire(outside=f"file://{tmp_path}/files")
     worker.database.target(worker.study).set(0.7)
