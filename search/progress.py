@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from search.progress_axes import Against, Axis, time_axis, trials_axis
-from search.progress_layout import ARTICLE_COLOUR, BASELINE, BASELINE_PERCENT, Frame, Point, build_layout
+from search.milestone import BASELINE, Milestone, describe_duration, find_milestone, percent_text
+from search.progress_axes import Against, Axis, shorten, time_axis, trials_axis
+from search.progress_layout import ARTICLE_COLOUR, TARGET_COLOUR, Frame, Point, build_layout
 from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
 from search.report import is_articles_recipe
 from search.summary import TrialSummary
@@ -25,6 +26,8 @@ DETAIL_LIMIT: Final = 200
 NEWEST: Final = 25
 """So many of the last trials are drawn whatever the bound."""
 GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
+FAR_RIGHT: Final = 0.75
+"""Beyond this part of the x axis, a goal's time stands to the left of its line."""
 NOTE_LENGTH: Final = 60
 """Longest note on hover, in characters."""
 HOVER_WIDTH: Final = 60
@@ -52,6 +55,7 @@ def draw_progress(
     study_name: str,
     against: Against = "time",
     most_points: int | None = None,
+    target: float | None = None,
 ) -> dict[str, Any]:
     """The study's progress as plotly's JSON-ready `data` and `layout`, without a template.
 
@@ -66,6 +70,7 @@ def draw_progress(
         against: What the x axis is: time since the first trial began, or how many trials had ended.
         most_points: Draw this many trials at most, at least `4 * NEWEST`: those that were the best when they
             ended, the article's, the newest, and others evenly from between. None draws all.
+        target: The validation accuracy at which the study stops; None for none.
 
     Raises:
         ValueError: `most_points` is too low.
@@ -74,24 +79,26 @@ def draw_progress(
         raise ValueError(f"most_points is {most_points}; give {4 * NEWEST} or more, or None for all")
     axis = time_axis(trials) if against == "time" else trials_axis(trials)
     points, steps = _points(trials), best_so_far(trials)
-    first = next((trial for trial in steps if (trial.value or 0.0) >= BASELINE), None)
+    goals = [find_milestone(trials, value) for value in dict.fromkeys((BASELINE, target or BASELINE))]
     drawn = points
     if most_points is not None and len(points) > most_points:
         steps = _evenly(steps, most_points // 2)
         drawn = _thin(points, steps, most_points)
-    frame = Frame(study_name, axis, points, len(drawn), first)
+    frame = Frame(study_name, axis, points, len(drawn), goals)
     layout = build_layout(trials, frame)
     is_short = most_points is not None and len(drawn) > DETAIL_LIMIT
-    return {"data": _traces(drawn, steps, frame, layout["yaxis"]["range"][0], is_short), "layout": layout}
+    return {"data": _traces(drawn, steps, frame, layout["yaxis"]["range"], is_short), "layout": layout}
 
 
-def progress_page(trials: Sequence[TrialSummary], study_name: str) -> str:
+def progress_page(trials: Sequence[TrialSummary], study_name: str, target: float | None = None) -> str:
     """The progress plot as one self-contained HTML page of about 5 MB, with buttons for its two x axes."""
     from plotly.graph_objects import Figure  # type: ignore[import-untyped]  # plotly ships no types
 
-    drawn = draw_progress(trials, study_name)
+    drawn = draw_progress(trials, study_name, target=target)
     # Kept out of the dashboard's figures: it draws them anew every few seconds, as they were published.
-    drawn["layout"]["updatemenus"] = [_menu(drawn, draw_progress(trials, study_name, "trials"))]
+    drawn["layout"]["updatemenus"] = [
+        _menu(drawn, draw_progress(trials, study_name, "trials", target=target))
+    ]
     figure = Figure(drawn)
     figure.layout.template = None
     plot = figure.to_html(
@@ -142,7 +149,7 @@ def _menu(*figures: dict[str, Any]) -> dict[str, Any]:
             "xaxis.dtick": axis.get("dtick"),
             **({"xaxis.autorange": True} if figure["data"] else {}),
         }
-        places = {"x": [trace["x"] for trace in figure["data"]]}
+        places = {key: [trace.get(key) for trace in figure["data"]] for key in ("x", "textposition")}
         buttons.append({"label": label, "method": "update", "args": [places, changes]})
     return {
         "type": "buttons",
@@ -194,7 +201,11 @@ def _evenly(steps: Sequence[TrialSummary], most: int) -> list[TrialSummary]:
 
 
 def _traces(
-    points: Sequence[Point], steps: Sequence[TrialSummary], frame: Frame, low: float, is_short: bool
+    points: Sequence[Point],
+    steps: Sequence[TrialSummary],
+    frame: Frame,
+    shown: tuple[float, float],
+    is_short: bool,
 ) -> list[dict[str, Any]]:
     axis = frame.axis
     by_state = ((state, [point for point in points if point.trial.state == state]) for state in MARKERS)
@@ -207,9 +218,7 @@ def _traces(
     if steps:
         traces.append(_best_trace(steps, axis))
     traces += [_article_trace(point, axis) for point in points if is_articles_recipe(point.trial)]
-    if frame.first is not None:
-        traces.append(_baseline_trace(frame, frame.first, low))
-    return traces
+    return traces + _goal_traces(frame, shown)
 
 
 def _trace(name: str, mode: str, x: list[float], y: list[float], **look: Any) -> dict[str, Any]:
@@ -281,21 +290,41 @@ def _article_trace(point: Point, axis: Axis) -> dict[str, Any]:
     )
 
 
-def _baseline_trace(frame: Frame, first: TrialSummary, low: float) -> dict[str, Any]:
-    """A ring around the first trial at the baseline, and a line from it down to the x axis."""
-    place = frame.axis.places[first.number]
+def _goal_traces(frame: Frame, shown: tuple[float, float]) -> list[dict[str, Any]]:
+    """A mark for each goal that was reached, one for both where the same trial did."""
+    reached = [goal for goal in frame.goals if goal.trial is not None]
+    colours = dict(zip(frame.goals, (BEST_COLOUR, TARGET_COLOUR), strict=False))
+    if len({goal.trial for goal in reached}) < len(reached):
+        both = " and ".join(percent_text(goal.value) for goal in reached)
+        return [_goal_trace(reached[0], both, colours[reached[0]], frame, shown)]
+    return [_goal_trace(goal, percent_text(goal.value), colours[goal], frame, shown) for goal in reached]
+
+
+def _goal_trace(
+    goal: Milestone, text: str, colour: str, frame: Frame, shown: tuple[float, float]
+) -> dict[str, Any]:
+    """A ring around the first trial there, and a line from it down to the x axis that says when it was."""
+    low, high = shown
+    [percent] = [point.y for point in frame.points if point.trial.number == goal.trial]
+    place = frame.axis.places[goal.trial or 0]
+    # Over the note in the plot's lower corner, and not at the height of another goal's.
+    foot = low + (high - low) * (0.12 if goal is frame.goals[0] else 0.2)
+    side = "left" if place > FAR_RIGHT * frame.axis.end else "right"
     return _trace(
-        f"first at {BASELINE_PERCENT}",
-        "lines+markers",
-        [place, place],
-        [round(100 * (first.value or 0.0), 2), low],
-        line={"color": BEST_COLOUR, "width": 1.5, "dash": "dot"},
+        f"first at {text}",
+        "lines+markers+text",
+        [place] * 3,
+        [percent, shorten(foot, 2), low],
+        text=["", f"after {describe_duration(goal.seconds or 0.0)}", ""],
+        textposition=f"middle {side}",
+        textfont={"color": colour, "size": 11},
+        line={"color": colour, "width": 1.5, "dash": "dot"},
         marker={
             "symbol": "circle-open",
-            "size": [18, 0],
+            "size": [18, 0, 0],
             "opacity": 1,
-            "color": BEST_COLOUR,
-            "line": {"width": 2, "color": BEST_COLOUR},
+            "color": colour,
+            "line": {"width": 2, "color": colour},
         },
         hoverinfo="skip",
     )
