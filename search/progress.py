@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from search.milestone import BASELINE, Milestone, describe_duration, find_milestone, percent_text
-from search.progress_axes import Against, Axis, shorten, time_axis, trials_axis
-from search.progress_layout import ARTICLE_COLOUR, TARGET_COLOUR, Frame, Point, build_layout
+from search.milestone import BASELINE, find_milestone
+from search.progress_axes import Against, Axis, time_axis, trials_axis
+from search.progress_goals import BEST_COLOUR, draw_mark, find_marks, trace
+from search.progress_layout import ARTICLE_COLOUR, Frame, Point, build_layout
 from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
 from search.report import is_articles_recipe
 from search.summary import TrialSummary
 
-BEST_COLOUR: Final = "#2563eb"
 RIM: Final = {"width": 1, "color": "#ffffff"}
 CROWD: Final = 500
 """More points than this are drawn as small ones."""
@@ -26,8 +26,6 @@ DETAIL_LIMIT: Final = 200
 NEWEST: Final = 25
 """So many of the last trials are drawn whatever the bound."""
 GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
-FAR_RIGHT: Final = 0.75
-"""Beyond this part of the x axis, a goal's time stands to the left of its line."""
 NOTE_LENGTH: Final = 60
 """Longest note on hover, in characters."""
 HOVER_WIDTH: Final = 60
@@ -87,7 +85,7 @@ def draw_progress(
     frame = Frame(study_name, axis, points, len(drawn), goals)
     layout = build_layout(trials, frame)
     is_short = most_points is not None and len(drawn) > DETAIL_LIMIT
-    return {"data": _traces(drawn, steps, frame, layout["yaxis"]["range"], is_short), "layout": layout}
+    return {"data": _traces(drawn, steps, frame, layout["yaxis"]["range"][0], is_short), "layout": layout}
 
 
 def progress_page(trials: Sequence[TrialSummary], study_name: str, target: float | None = None) -> str:
@@ -147,9 +145,10 @@ def _menu(*figures: dict[str, Any]) -> dict[str, Any]:
         changes = {
             "xaxis.title.text": axis["title"]["text"],
             "xaxis.dtick": axis.get("dtick"),
+            "annotations": figure["layout"]["annotations"],
             **({"xaxis.autorange": True} if figure["data"] else {}),
         }
-        places = {key: [trace.get(key) for trace in figure["data"]] for key in ("x", "textposition")}
+        places = {"x": [one["x"] for one in figure["data"]]}
         buttons.append({"label": label, "method": "update", "args": [places, changes]})
     return {
         "type": "buttons",
@@ -204,7 +203,7 @@ def _traces(
     points: Sequence[Point],
     steps: Sequence[TrialSummary],
     frame: Frame,
-    shown: tuple[float, float],
+    low: float,
     is_short: bool,
 ) -> list[dict[str, Any]]:
     axis = frame.axis
@@ -218,19 +217,15 @@ def _traces(
     if steps:
         traces.append(_best_trace(steps, axis))
     traces += [_article_trace(point, axis) for point in points if is_articles_recipe(point.trial)]
-    return traces + _goal_traces(frame, shown)
-
-
-def _trace(name: str, mode: str, x: list[float], y: list[float], **look: Any) -> dict[str, Any]:
-    # By its uid a trace is known again in a later figure: hidden in the legend, it stays hidden.
-    return {"type": "scatter", "mode": mode, "name": name, "uid": name, "x": x, "y": y, **look}
+    heights = {point.trial.number: point.y for point in frame.points}
+    return [*traces, *(draw_mark(mark, axis, heights[mark.number], low) for mark in find_marks(frame.goals))]
 
 
 def _state_trace(
     state: str, points: Sequence[Point], axis: Axis, *, is_crowd: bool, is_short: bool
 ) -> dict[str, Any]:
     marker = MARKERS[state]
-    return _trace(
+    return trace(
         state,
         "markers",
         [axis.places[point.trial.number] for point in points],
@@ -265,7 +260,7 @@ def _hover(trial: TrialSummary, is_short: bool) -> str:
 def _best_trace(steps: Sequence[TrialSummary], axis: Axis) -> dict[str, Any]:
     """The step line through `steps`, drawn on to the last end of any trial."""
     values = [round(100 * trial.value, 2) for trial in steps if trial.value is not None]
-    return _trace(
+    return trace(
         "best so far",
         "lines+markers",
         [*(axis.places[trial.number] for trial in steps), axis.end],
@@ -280,51 +275,11 @@ def _best_trace(steps: Sequence[TrialSummary], axis: Axis) -> dict[str, Any]:
 
 def _article_trace(point: Point, axis: Axis) -> dict[str, Any]:
     """A star over the article's own trial, whose hover text is the point's below."""
-    return _trace(
+    return trace(
         "article's recipe",
         "markers",
         [axis.places[point.trial.number]],
         [point.y],
         marker={"symbol": "star", "size": 17, "color": ARTICLE_COLOUR, "line": RIM},
-        hoverinfo="skip",
-    )
-
-
-def _goal_traces(frame: Frame, shown: tuple[float, float]) -> list[dict[str, Any]]:
-    """A mark for each goal that was reached, one for both where the same trial did."""
-    reached = [goal for goal in frame.goals if goal.trial is not None]
-    colours = dict(zip(frame.goals, (BEST_COLOUR, TARGET_COLOUR), strict=False))
-    if len({goal.trial for goal in reached}) < len(reached):
-        both = " and ".join(percent_text(goal.value) for goal in reached)
-        return [_goal_trace(reached[0], both, colours[reached[0]], frame, shown)]
-    return [_goal_trace(goal, percent_text(goal.value), colours[goal], frame, shown) for goal in reached]
-
-
-def _goal_trace(
-    goal: Milestone, text: str, colour: str, frame: Frame, shown: tuple[float, float]
-) -> dict[str, Any]:
-    """A ring around the first trial there, and a line from it down to the x axis that says when it was."""
-    low, high = shown
-    [percent] = [point.y for point in frame.points if point.trial.number == goal.trial]
-    place = frame.axis.places[goal.trial or 0]
-    # Over the note in the plot's lower corner, and not at the height of another goal's.
-    foot = low + (high - low) * (0.12 if goal is frame.goals[0] else 0.2)
-    side = "left" if place > FAR_RIGHT * frame.axis.end else "right"
-    return _trace(
-        f"first at {text}",
-        "lines+markers+text",
-        [place] * 3,
-        [percent, shorten(foot, 2), low],
-        text=["", f"after {describe_duration(goal.seconds or 0.0)}", ""],
-        textposition=f"middle {side}",
-        textfont={"color": colour, "size": 11},
-        line={"color": colour, "width": 1.5, "dash": "dot"},
-        marker={
-            "symbol": "circle-open",
-            "size": [18, 0, 0],
-            "opacity": 1,
-            "color": colour,
-            "line": {"width": 2, "color": colour},
-        },
         hoverinfo="skip",
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from search.milestone import Milestone, describe_duration, percent_text
+from search.milestone import Milestone
 from search.progress_axes import Axis, shorten
+from search.progress_goals import goal_labels, goal_lines, level_line, target_lines
 from search.report import BAND_PERCENT, is_articles_recipe
 from search.summary import STATES, TrialSummary, best_trial
 from trainer.article import ARTICLE_RESULTS, BAND
@@ -18,7 +19,6 @@ FAINT_INK: Final = "#64748b"
 GRID: Final = "#eef2f6"
 FONT: Final = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-TARGET_COLOUR: Final = "#059669"
 LABEL_STEP: Final = 14
 """Between the labels of the article's results, in pixels; the results themselves lie closer."""
 VIEW_POINTS: Final = 30.0
@@ -59,23 +59,17 @@ class Frame:
     drawn: int
     goals: Sequence[Milestone]
 
-    @property
-    def target(self) -> float | None:
-        """The target's height in percent; None where there is none, or where the article's result is it."""
-        return None if len(self.goals) == 1 else shorten(100 * self.goals[1].value, 4)
-
 
 def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
     """Plotly's layout for these trials, without a template."""
-    low, high = _percent_range(frame.points, frame.target)
-    target = [] if frame.target is None else [_target_line(frame.target)]
+    low, high = _percent_range(frame)
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": "#cbd5e1", "ticks": "", "automargin": True}
     return {
         "title": _title(trials, frame),
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
-        "margin": {"l": 62, "r": 116, "t": 96 if frame.target is None else 112, "b": 96},
+        "margin": {"l": 62, "r": 116, "t": 72 + 24 * len(frame.goals), "b": 96},
         "hovermode": "closest",
         "hoverlabel": {
             "bgcolor": "#ffffff",
@@ -112,7 +106,11 @@ def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]
             "range": [low, high],
             "ticksuffix": " %",
         },
-        "shapes": [_band(), *(_article_line(result.percent) for result in ARTICLE_RESULTS), *target],
+        "shapes": [
+            _band(),
+            *(level_line(one.percent, ARTICLE_COLOUR, "dot", 1) for one in ARTICLE_RESULTS),
+            *target_lines(frame.goals),
+        ],
         "annotations": _annotations(frame, low),
     }
 
@@ -148,28 +146,19 @@ def _count_states(trials: Sequence[TrialSummary]) -> str:
 
 
 def _milestones(frame: Frame) -> list[str]:
-    """When the goals were first reached, a line each; and how many trials are drawn, if not all."""
-    lines = [_milestone(goal) for goal in frame.goals]
-    if frame.target is not None:
-        lines[1] = f"target {lines[1]}"
+    """When the goals were first reached; and how many trials are drawn, if not all."""
+    lines = goal_lines(frame.goals)
     if frame.drawn < len(frame.points):
         lines[0] += f" · {frame.drawn} of {len(frame.points)} trials drawn"
     return lines
 
 
-def _milestone(goal: Milestone) -> str:
-    if goal.trial is None or goal.seconds is None:
-        return f"{percent_text(goal.value)} not reached yet"
-    after = describe_duration(goal.seconds)
-    return f"{percent_text(goal.value)} first reached after {after}, by trial {goal.trial}"
-
-
-def _percent_range(points: Sequence[Point], target: float | None) -> tuple[float, float]:
+def _percent_range(frame: Frame) -> tuple[float, float]:
     """The y axis as first shown: what is to be reached, the best, and what lies within `VIEW_POINTS` below.
 
     A double click on the plot shows everything.
     """
-    goals = [ARTICLE_RESULTS[0].percent, *([] if target is None else [target])]
+    points, goals = frame.points, [ARTICLE_RESULTS[0].percent, *(100 * goal.value for goal in frame.goals)]
     top = max([*goals, *(point.percent for point in points)])
     # Measured from the best complete trial: one that diverged may have been high before.
     complete = [point.percent for point in points if point.trial.state == "complete"]
@@ -196,32 +185,8 @@ def _band() -> dict[str, Any]:
     }
 
 
-def _article_line(percent: float) -> dict[str, Any]:
-    return _level(percent, {"color": ARTICLE_COLOUR, "width": 1, "dash": "dot"})
-
-
-def _target_line(percent: float) -> dict[str, Any]:
-    return _level(percent, {"color": TARGET_COLOUR, "width": 1.5, "dash": "dash"})
-
-
-def _level(percent: float, line: dict[str, Any]) -> dict[str, Any]:
-    """A line at that height over the whole width, behind the points."""
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": percent,
-        "y1": percent,
-        "line": line,
-        "layer": "below",
-    }
-
-
 def _annotations(frame: Frame, low: float) -> list[dict[str, Any]]:
-    points, notes = frame.points, _article_labels()
-    if frame.target is not None:
-        notes.append(_target_label(frame.target, frame.goals[1].value))
+    points, notes = frame.points, [*_article_labels(), *goal_labels(frame.goals, frame.axis)]
     below = [point.percent for point in points if point.percent < low]
     if below:
         notes.append(_corner_note(_lower_text(below)))
@@ -260,21 +225,6 @@ def _side_label(text: str, percent: float, anchor: str, shift: int) -> dict[str,
         "align": "left",
         "showarrow": False,
         "font": {"color": ARTICLE_COLOUR, "size": 11},
-    }
-
-
-def _target_label(percent: float, value: float) -> dict[str, Any]:
-    """Over its line, in the corner where few trials are: beside the plot the article's labels are."""
-    return {
-        "text": f"target: {percent_text(value)}",
-        "xref": "paper",
-        "x": 0.006,
-        "y": percent,
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"color": TARGET_COLOUR, "size": 11},
-        "bgcolor": "rgba(255,255,255,0.8)",
     }
 
 

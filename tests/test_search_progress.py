@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.graph_objects import Figure  # type: ignore[import-untyped]  # plotly ships no types
 
+from search.milestone import describe_duration
 from search.progress import DETAIL_LIMIT, MARKERS, NEWEST, best_so_far, draw_progress, progress_page
 from search.progress_axes import Against
-from search.progress_layout import describe_duration
 from search.summary import TrialSummary
 from trainer.recipe import ARTICLE, Recipe
 
@@ -65,7 +65,7 @@ def places(drawn: dict[str, Any]) -> dict[int, tuple[float, float]]:
     return {
         int(text.split("<br>")[0]): (x, y)
         for trace in drawn["data"]
-        if "text" in trace
+        if trace["name"] in MARKERS
         for text, x, y in zip(trace["text"], trace["x"], trace["y"], strict=True)
     }
 
@@ -108,7 +108,7 @@ def test_running_trials_are_counted_not_drawn() -> None:
     """A running, a waiting and a silently failed trial have no point but are in the subtitle."""
     drawn = figure([summary(1, "running"), summary(2, "waiting", None), summary(3, "failed", None)])
     assert drawn["data"] == []
-    assert subtitle(drawn) == ["1 failed · 1 running · 1 waiting", "77 % not reached yet"]
+    assert subtitle(drawn) == ["1 failed · 1 running · 1 waiting", "77.37 % not reached yet"]
 
 
 @pytest.mark.parametrize("accuracy", [float("nan"), float("inf")])
@@ -180,7 +180,7 @@ def test_a_trial_without_a_model_is_no_step() -> None:
     ]
     drawn = figure(trials)
     assert trace(drawn, "best so far")["y"] == [70, 70]
-    assert subtitle(drawn)[1] == "77 % not reached yet"
+    assert subtitle(drawn)[1] == "77.37 % not reached yet"
     assert places(drawn)[2] == (2, 78)
 
 
@@ -210,7 +210,7 @@ def test_every_point_is_seen_or_counted(drawn: list[tuple[str, float, int]]) -> 
     """Whatever the trials, those under the first view's lower edge are counted, and the band is in it."""
     figured = figure([summary(number, *rest) for number, rest in enumerate(drawn)])
     low, high = figured["layout"]["yaxis"]["range"]
-    points = [y for trace in figured["data"] if "text" in trace for y in trace["y"]]
+    points = [y for trace in figured["data"] if trace["name"] in MARKERS for y in trace["y"]]
     below = sum(y < low for y in points)
     assert low < 77 and high > 78 and all(y <= high for y in points)
     assert any(f"▾ {below} trial" in text for text in texts(figured)) == (below > 0)
@@ -244,25 +244,27 @@ def test_the_articles_results_have_labels_beside_the_plot() -> None:
 def test_the_first_at_the_baseline_is_marked(against: Against, place: float) -> None:
     """The subtitle says when and which, a ring stands around it, with a line down to the axis."""
     trials = [
-        summary(0, accuracy=0.7699, minute=60),
+        summary(0, accuracy=0.7736, minute=60),
         summary(5, "pruned", 0.79, minute=70),
-        summary(3, accuracy=0.77, minute=130),
+        summary(3, accuracy=0.7737, minute=130),
         summary(4, accuracy=0.78, minute=140),
     ]
     drawn = figure(trials, against=against)
     unit = 60 if against == "time" else 1
 
-    assert subtitle(drawn)[1] == "77 % first reached after 2 h 10 min, by trial 3"
-    ring = trace(drawn, "first at 77 %")
+    assert subtitle(drawn)[1] == "77.37 % first reached after 2 h 10 min, by trial 3"
+    ring = trace(drawn, "first at 77.37 %")
     assert ring["x"] == [pytest.approx(place / unit, abs=1e-3)] * 2
-    assert ring["y"] == [77, drawn["layout"]["yaxis"]["range"][0]]
+    assert ring["y"] == [77.37, drawn["layout"]["yaxis"]["range"][0]]
     assert ring["marker"]["size"][1] == 0
+    (label,) = (one for one in drawn["layout"]["annotations"] if one["text"] == "after 2 h 10 min")
+    assert (label["x"], label["xanchor"]) == (ring["x"][0], "right" if place == 130 else "left")
 
 
 def test_a_baseline_not_reached_is_not_marked() -> None:
     """Also where a pruned trial was above it for a while, for no model is stored of it."""
-    drawn = figure([summary(0, accuracy=0.7699), summary(1, "pruned", 0.79)])
-    assert subtitle(drawn)[1] == "77 % not reached yet"
+    drawn = figure([summary(0, accuracy=0.7736), summary(1, "pruned", 0.79)])
+    assert subtitle(drawn)[1] == "77.37 % not reached yet"
     assert [trace["name"] for trace in drawn["data"]] == ["pruned", "complete", "best so far"]
 
 
@@ -307,7 +309,7 @@ def test_an_empty_study_says_so() -> None:
     drawn = figure([])
     assert "No trial has ended with a result yet" in texts(drawn)
     assert len(drawn["layout"]["shapes"]) == 4
-    assert subtitle(drawn) == ["no trials", "77 % not reached yet"]
+    assert subtitle(drawn) == ["no trials", "77.37 % not reached yet"]
 
 
 def test_only_pruned_trials_draw_no_line() -> None:
@@ -371,7 +373,7 @@ def test_a_bound_keeps_what_matters() -> None:
     assert {trial.number for trial in steps} | {0} | set(range(5000 - NEWEST, 5000)) <= set(shown)
     assert trace(drawn, "best so far")["x"][:-1] == [shown[trial.number][0] for trial in steps]
     assert trace(drawn, "article's recipe")["y"] == [45]
-    assert subtitle(drawn)[1] == "77 % not reached yet · 600 of 5000 trials drawn"
+    assert subtitle(drawn)[1] == "77.37 % not reached yet · 600 of 5000 trials drawn"
     everything = places(figure(trials))
     assert all(everything[number] == place for number, place in shown.items())
 
@@ -434,5 +436,6 @@ def test_the_page_has_buttons_for_its_axis() -> None:
         moved, named = button["args"]
         assert button["method"] == "update" and button["label"] == against
         assert moved == {"x": [trace["x"] for trace in drawn["data"]]}
+        assert named["annotations"] == drawn["layout"]["annotations"]
         assert named["xaxis.title.text"] == drawn["layout"]["xaxis"]["title"]["text"]
     assert "updatemenus" not in figure(trials)["layout"]

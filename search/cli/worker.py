@@ -52,8 +52,8 @@ def worker(
     """Join a study as one more worker, on this machine or any other that reaches the database.
 
     It takes trials until the study has its total, which --trials sets for all workers, or reaches its target,
-    which --target does, and exits. With --trials it makes a study that is missing. Ctrl-C and SIGTERM hand the running trial back to the others,
-    from its last full epoch, within ten seconds.
+    which --target does, and exits. With --trials it makes a study that is missing. Ctrl-C and SIGTERM hand
+    the running trial back to the others, from its last full epoch, within ten seconds.
     """
     stop = StopRequest()
     from search.assignment import PATIENCE_SECONDS, carry_out
@@ -90,6 +90,7 @@ def worker(
     if (target := kept.read()) is not None:
         say(f"  {milestone_lines(before, target)[-1]}")
         if kept.is_reached():
+            say("  so nothing is left to do; --target sets another")
             return
     database.close()
     left = None if total is None else max(0, total - count_ended(before))
