@@ -114,14 +114,14 @@ def _describe(milestone: Milestone, verb: str, whose: str) -> str:
 
 def _spent(milestone: Milestone) -> str:
     """`31 min, 214 epochs and 23 trials`, as far as there is something to tell."""
-    counts = [
+    parts = [
         f"{number} {noun}{'' if number == 1 else 's'}"
         for number, noun in ((milestone.epochs, "epoch"), (milestone.trials, "trial"))
         if number
     ]
-    if milestone.seconds is None:
-        return " and ".join(counts)
-    return ", ".join([describe_duration(milestone.seconds), " and ".join(counts)])
+    if milestone.seconds is not None:
+        parts.insert(0, describe_duration(milestone.seconds))
+    return " and ".join([", ".join(parts[:-1]), *parts[-1:]] if len(parts) > 1 else parts)
 
 
 def _to_json(milestone: Milestone) -> dict[str, Any]:

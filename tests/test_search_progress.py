@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.graph_objects import Figure  # type: ignore[import-untyped]  # plotly ships no types
 
-from search.milestone import describe_duration
 from search.progress import DETAIL_LIMIT, MARKERS, NEWEST, best_so_far, draw_progress, progress_page
 from search.progress_axes import Against
 from search.summary import TrialSummary
@@ -48,9 +47,11 @@ def figure(
     study_name: str = "cifar10",
     against: Against = "time",
     most_points: int | None = None,
+    target: float | None = None,
 ) -> dict[str, Any]:
     """The figure as a browser gets it."""
-    drawn: dict[str, Any] = json.loads(json.dumps(draw_progress(trials, study_name, against, most_points)))
+    made = draw_progress(trials, study_name, against, most_points, target)
+    drawn: dict[str, Any] = json.loads(json.dumps(made))
     return drawn
 
 
@@ -139,14 +140,15 @@ def test_against_trials_they_stand_in_order_of_their_end() -> None:
 
 
 def test_both_axes_show_the_same() -> None:
-    """The two figures differ in the places and in the name of the axis alone."""
+    """The two figures differ in the places, and in the name of the axis, alone."""
     trials = [summary(n, ("complete", "pruned")[n % 2], 0.7 + n / 100, minute=9.0 * n) for n in range(12)]
     by_time, by_trials = figure(trials), figure(trials, against="trials")
     assert by_time != by_trials
     for drawn in (by_time, by_trials):
         del drawn["layout"]["xaxis"]
-        for drawn_trace in drawn["data"]:
-            del drawn_trace["x"]
+        for placed in (*drawn["data"], *drawn["layout"]["annotations"]):
+            if placed.get("xref") != "paper":
+                del placed["x"]
     assert by_time == by_trials
 
 
@@ -268,24 +270,62 @@ def test_a_baseline_not_reached_is_not_marked() -> None:
     assert [trace["name"] for trace in drawn["data"]] == ["pruned", "complete", "best so far"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min"),
-        (60, "1 min"),
-        (3569, "59 min"),
-        (3571, "1 h 0 min"),
-        (7800, "2 h 10 min"),
-        (47 * 3600, "47 h 0 min"),
-        (48 * 3600, "2 days 0 h"),
-        (76 * 3600, "3 days 4 h"),
-    ],
-)
-def test_durations_are_short(seconds: float, words: str) -> None:
-    """Two units at most, none of them overfull."""
-    assert describe_duration(seconds) == words
+def test_a_target_is_a_line_with_its_name() -> None:
+    """Over the whole width and in the first view, however far it is; its mark differs from the article's."""
+    for target, text in ((0.8, "target: 80.00 %"), (0.9, "target: 90.00 %"), (0.42, "target: 42.00 %")):
+        drawn = figure([summary(1, accuracy=0.775)], target=target)
+        *_, line = drawn["layout"]["shapes"]
+        assert (line["y0"], line["y1"]) == (pytest.approx(100 * target),) * 2
+        assert (line["x0"], line["x1"], line["xref"]) == (0, 1, "paper")
+        low, high = drawn["layout"]["yaxis"]["range"]
+        assert low < 100 * target < high
+        assert text in texts(drawn)
+        assert Figure(drawn).to_plotly_json()["data"] == drawn["data"]
+    assert not any("target" in text for text in [*texts(figure([])), *subtitle(figure([]))])
+    assert len(figure([])["layout"]["shapes"]) == 4
+
+
+@pytest.mark.parametrize("against", ["time", "trials"])
+def test_the_target_and_the_article_are_marked_each(against: Against) -> None:
+    """With when it was, at different heights; the subtitle has a line for each."""
+    trials = [summary(1, accuracy=0.774, minute=30), summary(2, accuracy=0.781, minute=45)]
+    drawn = figure(trials, against=against, target=0.78)
+    assert subtitle(drawn)[1:] == [
+        "77.37 % first reached after 30 min, by trial 1",
+        "target 78.00 % first reached after 45 min, by trial 2",
+    ]
+    places = {"time": (30, 45), "trials": (1, 2)}[against]
+    for at, name in enumerate(("first at 77.37 %", "first at 78.00 %")):
+        assert trace(drawn, name)["x"] == [places[at]] * 2
+    labels = [note for note in drawn["layout"]["annotations"] if note["text"].startswith("after")]
+    assert [(label["text"], label["x"]) for label in labels] == [
+        ("after 30 min", places[0]),
+        ("after 45 min", places[1]),
+    ]
+    assert labels[1]["yshift"] - labels[0]["yshift"] >= 14
+    assert (
+        len({trace(drawn, name)["line"]["color"] for name in ("first at 77.37 %", "first at 78.00 %")}) == 2
+    )
+
+
+def test_a_trial_that_reaches_both_is_marked_once() -> None:
+    """And a target that is the article's result is no second goal."""
+    trials = [summary(1, accuracy=0.785, minute=30)]
+    drawn = figure(trials, target=0.78)
+    assert trace(drawn, "first at 77.37 % and 78.00 %")["y"][0] == 78.5
+    assert texts(drawn).count("after 30 min") == 1
+    assert figure(trials, target=0.7737) == figure(trials)
+
+
+def test_a_target_below_the_article_is_marked_by_itself() -> None:
+    """In its own colour, while the article's result is still out of reach."""
+    trials = [summary(1, accuracy=0.72, minute=30)]
+    drawn = figure(trials, target=0.7)
+    assert trace(drawn, "first at 70.00 %")["line"]["color"] == drawn["layout"]["shapes"][-1]["line"]["color"]
+    assert subtitle(drawn)[1:] == [
+        "77.37 % not reached yet",
+        "target 70.00 % first reached after 30 min, by trial 1",
+    ]
 
 
 def test_the_articles_recipe_is_a_star() -> None:
@@ -428,11 +468,12 @@ def test_the_page_is_self_contained() -> None:
 
 def test_the_page_has_buttons_for_its_axis() -> None:
     """Each moves every trace to its places on one of the axes, and names it."""
-    page = progress_page(trials := [summary(0, accuracy=0.78), summary(1, "pruned", minute=20)], "cifar10")
+    trials = [summary(0, accuracy=0.78), summary(1, "pruned", minute=20)]
+    page = progress_page(trials, "cifar10", 0.9)
     start = page.rindex('"updatemenus":') + len('"updatemenus":')
     [menu] = json.JSONDecoder().raw_decode(page, start)[0]
     for button, against in zip(menu["buttons"], ("time", "trials"), strict=True):
-        drawn = figure(trials, against=against)
+        drawn = figure(trials, against=against, target=0.9)
         moved, named = button["args"]
         assert button["method"] == "update" and button["label"] == against
         assert moved == {"x": [trace["x"] for trace in drawn["data"]]}

@@ -187,8 +187,8 @@ def _check_minutes(minutes: float | None) -> float | None:
 def _check_target(target: float | None) -> float | None:
     if target is None or 0 < target < 1:
         return target
-    instead = f"write {target / 100:.10g}" if 1 < target < 100 else "such as 0.7737"
-    raise click.BadParameter(f"{target} is no validation accuracy between 0 and 1; {instead}.")
+    instead = f"; write {target / 100:.10g}" if 1 < target < 100 else ", such as 0.7737"
+    raise click.BadParameter(f"{target} is no validation accuracy between 0 and 1{instead}.")
 
 
 def _check_name(name: str) -> str:
