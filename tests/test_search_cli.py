@@ -73,14 +73,14 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
         (
             "run",
             "storage study data space max-epochs train-samples seed artifacts trials target minutes"
-            " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks workers"
-            " output debug",
+            " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks"
+            " workers output debug",
         ),
         (
             "worker",
             "storage study data space max-epochs train-samples seed artifacts trials target minutes"
-            " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks threads"
-            " debug",
+            " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks"
+            " threads debug",
         ),
         ("init", "storage study space max-epochs train-samples seed artifacts trials target debug"),
         ("status", "storage study json watch debug"),
