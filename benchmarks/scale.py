@@ -70,6 +70,7 @@ from search.summary import (
     WORKER_KEY,
     summarise_trial,
 )
+from search.target_watch import TargetWatch
 from storage.claimed_trial import NamedFile
 from storage.database import Database, open_database
 from storage.errors import TrialLimitReached
@@ -359,25 +360,29 @@ def our_worker(job: Job, meter: Meter, wait: Callable[[], object]) -> None:
         identity = own_identity()
         keeper = LeaseKeeper(opened.leases(), LEASE_SECONDS, identity)
         database.work_as(identity)
+        watch = TargetWatch(database.target(opened.study))
         content = random.Random(0).randbytes(FILE_BYTES)
         keeper.start()
         try:
             with meter.measure("load"):
                 study.get_trials(deepcopy=False)
-            run_trial(opened, study, meter, keeper, content)
+            run_trial(opened, study, meter, keeper, watch, content)
             wait()
             meter.forget()
             with contextlib.suppress(TrialLimitReached):
                 while True:
-                    run_trial(opened, study, meter, keeper, content)
+                    run_trial(opened, study, meter, keeper, watch, content)
         finally:
             keeper.stop()
 
 
-def run_trial(opened: OpenStudy, study: Study, meter: Meter, keeper: LeaseKeeper, content: bytes) -> None:
+def run_trial(
+    opened: OpenStudy, study: Study, meter: Meter, keeper: LeaseKeeper, watch: TargetWatch, content: bytes
+) -> None:
     """One trial, as `search.worker` and `search.trial_run` run it."""
     database, settings = opened.database, opened.settings
     began = meter.now()
+    watch.is_reached()
     database.release_strays()
     trial = study.ask()
     taken_at = time.monotonic()
@@ -396,6 +401,7 @@ def run_trial(opened: OpenStudy, study: Study, meter: Meter, keeper: LeaseKeeper
         with meter.measure("epoch"):
             trial.report(accuracy, epoch)
             is_bad = epoch < EPOCHS and trial.should_prune()
+            watch.is_reached()
         if epoch % CHECKPOINT_EPOCHS == 0:
             with meter.measure("save"):
                 claimed.save_checkpoint(content, {SECONDS_KEY: 1.5 * epoch})
@@ -414,6 +420,7 @@ def run_trial(opened: OpenStudy, study: Study, meter: Meter, keeper: LeaseKeeper
         summarise_trial(database.storage.get_trial(trial._trial_id))
         with contextlib.suppress(ValueError):
             _ = opened.study.best_value
+    watch.note()
 
 
 WORKER = {"host": "machine", "pid": 1, "gpu": None}

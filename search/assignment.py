@@ -55,7 +55,7 @@ def carry_out(
     must_stop: Callable[[], bool],
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Work until the study has its total, the time is up or `must_stop` says so.
+    """Work until the study has its total or its target, the time is up or `must_stop` says so.
 
     For a process of its own: it starts TensorFlow, and keeps the GPU that it claims until the process ends.
 

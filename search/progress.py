@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from search.milestone import BASELINE, find_milestone
 from search.progress_axes import Against, Axis, time_axis, trials_axis
-from search.progress_layout import ARTICLE_COLOUR, BASELINE, BASELINE_PERCENT, Frame, Point, build_layout
+from search.progress_goals import BEST_COLOUR, draw_mark, find_marks, trace
+from search.progress_layout import ARTICLE_COLOUR, Frame, Point, build_layout
 from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
 from search.report import is_articles_recipe
 from search.summary import TrialSummary
 
-BEST_COLOUR: Final = "#2563eb"
 RIM: Final = {"width": 1, "color": "#ffffff"}
 CROWD: Final = 500
 """More points than this are drawn as small ones."""
@@ -52,6 +53,7 @@ def draw_progress(
     study_name: str,
     against: Against = "time",
     most_points: int | None = None,
+    target: float | None = None,
 ) -> dict[str, Any]:
     """The study's progress as plotly's JSON-ready `data` and `layout`, without a template.
 
@@ -66,6 +68,7 @@ def draw_progress(
         against: What the x axis is: time since the first trial began, or how many trials had ended.
         most_points: Draw this many trials at most, at least `4 * NEWEST`: those that were the best when they
             ended, the article's, the newest, and others evenly from between. None draws all.
+        target: The validation accuracy at which the study stops; None for none.
 
     Raises:
         ValueError: `most_points` is too low.
@@ -74,24 +77,26 @@ def draw_progress(
         raise ValueError(f"most_points is {most_points}; give {4 * NEWEST} or more, or None for all")
     axis = time_axis(trials) if against == "time" else trials_axis(trials)
     points, steps = _points(trials), best_so_far(trials)
-    first = next((trial for trial in steps if (trial.value or 0.0) >= BASELINE), None)
+    goals = [find_milestone(trials, value) for value in dict.fromkeys((BASELINE, target or BASELINE))]
     drawn = points
     if most_points is not None and len(points) > most_points:
         steps = _evenly(steps, most_points // 2)
         drawn = _thin(points, steps, most_points)
-    frame = Frame(study_name, axis, points, len(drawn), first)
+    frame = Frame(study_name, axis, points, len(drawn), goals)
     layout = build_layout(trials, frame)
     is_short = most_points is not None and len(drawn) > DETAIL_LIMIT
     return {"data": _traces(drawn, steps, frame, layout["yaxis"]["range"][0], is_short), "layout": layout}
 
 
-def progress_page(trials: Sequence[TrialSummary], study_name: str) -> str:
+def progress_page(trials: Sequence[TrialSummary], study_name: str, target: float | None = None) -> str:
     """The progress plot as one self-contained HTML page of about 5 MB, with buttons for its two x axes."""
     from plotly.graph_objects import Figure  # type: ignore[import-untyped]  # plotly ships no types
 
-    drawn = draw_progress(trials, study_name)
+    drawn = draw_progress(trials, study_name, target=target)
     # Kept out of the dashboard's figures: it draws them anew every few seconds, as they were published.
-    drawn["layout"]["updatemenus"] = [_menu(drawn, draw_progress(trials, study_name, "trials"))]
+    drawn["layout"]["updatemenus"] = [
+        _menu(drawn, draw_progress(trials, study_name, "trials", target=target))
+    ]
     figure = Figure(drawn)
     figure.layout.template = None
     plot = figure.to_html(
@@ -140,9 +145,10 @@ def _menu(*figures: dict[str, Any]) -> dict[str, Any]:
         changes = {
             "xaxis.title.text": axis["title"]["text"],
             "xaxis.dtick": axis.get("dtick"),
+            "annotations": figure["layout"]["annotations"],
             **({"xaxis.autorange": True} if figure["data"] else {}),
         }
-        places = {"x": [trace["x"] for trace in figure["data"]]}
+        places = {"x": [one["x"] for one in figure["data"]]}
         buttons.append({"label": label, "method": "update", "args": [places, changes]})
     return {
         "type": "buttons",
@@ -194,7 +200,11 @@ def _evenly(steps: Sequence[TrialSummary], most: int) -> list[TrialSummary]:
 
 
 def _traces(
-    points: Sequence[Point], steps: Sequence[TrialSummary], frame: Frame, low: float, is_short: bool
+    points: Sequence[Point],
+    steps: Sequence[TrialSummary],
+    frame: Frame,
+    low: float,
+    is_short: bool,
 ) -> list[dict[str, Any]]:
     axis = frame.axis
     by_state = ((state, [point for point in points if point.trial.state == state]) for state in MARKERS)
@@ -207,21 +217,15 @@ def _traces(
     if steps:
         traces.append(_best_trace(steps, axis))
     traces += [_article_trace(point, axis) for point in points if is_articles_recipe(point.trial)]
-    if frame.first is not None:
-        traces.append(_baseline_trace(frame, frame.first, low))
-    return traces
-
-
-def _trace(name: str, mode: str, x: list[float], y: list[float], **look: Any) -> dict[str, Any]:
-    # By its uid a trace is known again in a later figure: hidden in the legend, it stays hidden.
-    return {"type": "scatter", "mode": mode, "name": name, "uid": name, "x": x, "y": y, **look}
+    heights = {point.trial.number: point.y for point in frame.points}
+    return [*traces, *(draw_mark(mark, axis, heights[mark.number], low) for mark in find_marks(frame.goals))]
 
 
 def _state_trace(
     state: str, points: Sequence[Point], axis: Axis, *, is_crowd: bool, is_short: bool
 ) -> dict[str, Any]:
     marker = MARKERS[state]
-    return _trace(
+    return trace(
         state,
         "markers",
         [axis.places[point.trial.number] for point in points],
@@ -256,7 +260,7 @@ def _hover(trial: TrialSummary, is_short: bool) -> str:
 def _best_trace(steps: Sequence[TrialSummary], axis: Axis) -> dict[str, Any]:
     """The step line through `steps`, drawn on to the last end of any trial."""
     values = [round(100 * trial.value, 2) for trial in steps if trial.value is not None]
-    return _trace(
+    return trace(
         "best so far",
         "lines+markers",
         [*(axis.places[trial.number] for trial in steps), axis.end],
@@ -271,31 +275,11 @@ def _best_trace(steps: Sequence[TrialSummary], axis: Axis) -> dict[str, Any]:
 
 def _article_trace(point: Point, axis: Axis) -> dict[str, Any]:
     """A star over the article's own trial, whose hover text is the point's below."""
-    return _trace(
+    return trace(
         "article's recipe",
         "markers",
         [axis.places[point.trial.number]],
         [point.y],
         marker={"symbol": "star", "size": 17, "color": ARTICLE_COLOUR, "line": RIM},
-        hoverinfo="skip",
-    )
-
-
-def _baseline_trace(frame: Frame, first: TrialSummary, low: float) -> dict[str, Any]:
-    """A ring around the first trial at the baseline, and a line from it down to the x axis."""
-    place = frame.axis.places[first.number]
-    return _trace(
-        f"first at {BASELINE_PERCENT}",
-        "lines+markers",
-        [place, place],
-        [round(100 * (first.value or 0.0), 2), low],
-        line={"color": BEST_COLOUR, "width": 1.5, "dash": "dot"},
-        marker={
-            "symbol": "circle-open",
-            "size": [18, 0],
-            "opacity": 1,
-            "color": BEST_COLOUR,
-            "line": {"width": 2, "color": BEST_COLOUR},
-        },
         hoverinfo="skip",
     )

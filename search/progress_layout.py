@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from search.progress_axes import Axis, first_start, seconds_since, shorten
+from search.milestone import Milestone
+from search.progress_axes import Axis, shorten
+from search.progress_goals import goal_labels, goal_lines, level_line, target_lines
 from search.report import BAND_PERCENT, is_articles_recipe
 from search.summary import STATES, TrialSummary, best_trial
 from trainer.article import ARTICLE_RESULTS, BAND
@@ -17,9 +19,6 @@ FAINT_INK: Final = "#64748b"
 GRID: Final = "#eef2f6"
 FONT: Final = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-BASELINE: Final = BAND[0]
-"""The validation accuracy from which a trial with a model counts as having reached the baseline."""
-BASELINE_PERCENT: Final = f"{100 * BASELINE:.0f} %"
 LABEL_STEP: Final = 14
 """Between the labels of the article's results, in pixels; the results themselves lie closer."""
 VIEW_POINTS: Final = 30.0
@@ -51,26 +50,26 @@ class Frame:
         axis: The x axis.
         points: All trials that ended with a result.
         drawn: How many of them are drawn.
-        first: The first trial with a model that reached the baseline; None while there is none.
+        goals: The article's result, and the target where there is another one.
     """
 
     study_name: str
     axis: Axis
     points: Sequence[Point]
     drawn: int
-    first: TrialSummary | None
+    goals: Sequence[Milestone]
 
 
 def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
     """Plotly's layout for these trials, without a template."""
-    low, high = _percent_range(frame.points)
+    low, high = _percent_range(frame)
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": "#cbd5e1", "ticks": "", "automargin": True}
     return {
         "title": _title(trials, frame),
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
-        "margin": {"l": 62, "r": 116, "t": 96, "b": 96},
+        "margin": {"l": 62, "r": 116, "t": 72 + 24 * len(frame.goals), "b": 96},
         "hovermode": "closest",
         "hoverlabel": {
             "bgcolor": "#ffffff",
@@ -107,22 +106,13 @@ def build_layout(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]
             "range": [low, high],
             "ticksuffix": " %",
         },
-        "shapes": [_band(), *(_article_line(result.percent) for result in ARTICLE_RESULTS)],
-        "annotations": _annotations(frame.points, low),
+        "shapes": [
+            _band(),
+            *(level_line(one.percent, ARTICLE_COLOUR, "dot", 1) for one in ARTICLE_RESULTS),
+            *target_lines(frame.goals),
+        ],
+        "annotations": _annotations(frame, low),
     }
-
-
-def describe_duration(seconds: float) -> str:
-    """A time span, at least 0, in a few characters: `45 s`, `12 min`, `2 h 10 min`, `3 days 4 h`."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} days {hours % 24} h"
 
 
 def _axis_title(text: str) -> dict[str, Any]:
@@ -141,7 +131,7 @@ def _title(trials: Sequence[TrialSummary], frame: Frame) -> dict[str, Any]:
         "text": text,
         "font": {"size": 19},
         "subtitle": {
-            "text": f"{_count_states(trials)}<br>{_milestone(trials, frame)}",
+            "text": "<br>".join([_count_states(trials), *_milestones(frame)]),
             "font": {"size": 12, "color": FAINT_INK},
         },
         "x": 0,
@@ -155,29 +145,27 @@ def _count_states(trials: Sequence[TrialSummary]) -> str:
     return " · ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trials"
 
 
-def _milestone(trials: Sequence[TrialSummary], frame: Frame) -> str:
-    """When the baseline was first reached; and how many trials are drawn, if not all."""
-    said = f"{BASELINE_PERCENT} not reached yet"
-    if frame.first is not None:
-        after = describe_duration(seconds_since(first_start(trials), frame.first))
-        said = f"{BASELINE_PERCENT} first reached after {after}, by trial {frame.first.number}"
+def _milestones(frame: Frame) -> list[str]:
+    """When the goals were first reached; and how many trials are drawn, if not all."""
+    lines = goal_lines(frame.goals)
     if frame.drawn < len(frame.points):
-        said += f" · {frame.drawn} of {len(frame.points)} trials drawn"
-    return said
+        lines[0] += f" · {frame.drawn} of {len(frame.points)} trials drawn"
+    return lines
 
 
-def _percent_range(points: Sequence[Point]) -> tuple[float, float]:
-    """The y axis as first shown: the article's results, the best, and what lies within `VIEW_POINTS` below.
+def _percent_range(frame: Frame) -> tuple[float, float]:
+    """The y axis as first shown: what is to be reached, the best, and what lies within `VIEW_POINTS` below.
 
     A double click on the plot shows everything.
     """
-    top = max([ARTICLE_RESULTS[0].percent, *(point.percent for point in points)])
+    points, goals = frame.points, [ARTICLE_RESULTS[0].percent, *(100 * goal.value for goal in frame.goals)]
+    top = max([*goals, *(point.percent for point in points)])
     # Measured from the best complete trial: one that diverged may have been high before.
     complete = [point.percent for point in points if point.trial.state == "complete"]
     best = max(complete or [point.percent for point in points], default=100 * BAND[0])
     shown = [point.percent for point in points if point.percent >= best - VIEW_POINTS]
     shown += [point.percent for point in points if is_articles_recipe(point.trial)]
-    bottom = min([100 * BAND[0] - 10, *shown])
+    bottom = min([100 * BAND[0] - 10, *goals, *shown])
     room = 0.06 * (top - bottom)
     return round(max(bottom - room, 0.0), 1), round(min(top + 1.5 * room, 100.0), 1)
 
@@ -197,21 +185,8 @@ def _band() -> dict[str, Any]:
     }
 
 
-def _article_line(percent: float) -> dict[str, Any]:
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": percent,
-        "y1": percent,
-        "line": {"color": ARTICLE_COLOUR, "width": 1, "dash": "dot"},
-        "layer": "below",
-    }
-
-
-def _annotations(points: Sequence[Point], low: float) -> list[dict[str, Any]]:
-    notes = _article_labels()
+def _annotations(frame: Frame, low: float) -> list[dict[str, Any]]:
+    points, notes = frame.points, [*_article_labels(), *goal_labels(frame.goals, frame.axis)]
     below = [point.percent for point in points if point.percent < low]
     if below:
         notes.append(_corner_note(_lower_text(below)))

@@ -79,23 +79,27 @@ class PublishedProgress:
 
     def _publish(self) -> None:
         study = self._opened.study
+        target = self._opened.database.target(study).read()
         trials = summarise_trials(study)
         for name, against in FIGURES.items():
-            figure = figure_json(trials, study.study_name, against)
+            figure = figure_json(trials, study.study_name, against, target)
             # The version never falls, for a trial that has ended stays so. Of two readings the later has all
             # ended trials of the earlier: as many of them are the same ones, of which nothing changes any
             # more, and the figures differ in nothing but how many trials they say run or wait.
             self._opened.database.publish(study, name, count_ended(trials), figure)
 
 
-def figure_json(trials: list[TrialSummary], study_name: str, against: Against) -> str:
+def figure_json(
+    trials: list[TrialSummary], study_name: str, against: Against, target: float | None = None
+) -> str:
     """The progress plot of the study's page, as plotly's JSON in as few characters as can be.
 
     Args:
         trials: In any order.
         study_name: For the title.
         against: What the x axis is.
+        target: The validation accuracy at which the study stops; None for none.
     """
-    figure = draw_progress(trials, study_name, against, MOST_POINTS)
+    figure = draw_progress(trials, study_name, against, MOST_POINTS, target)
     # Not by plotly, which a worker then need not import.
     return json.dumps(figure, separators=(",", ":"), allow_nan=False)

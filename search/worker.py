@@ -13,6 +13,7 @@ from search.policy import LEASE_SECONDS, CheckpointPolicy
 from search.published_progress import PublishedProgress
 from search.strategy import attach_strategy
 from search.study import OpenStudy
+from search.target_watch import TargetWatch
 from search.trial_run import TrialRun
 from storage.errors import LeaseLost, OutsideStoreError, StorageError, TrialLimitReached
 from storage.keeper import LeaseKeeper
@@ -85,6 +86,7 @@ class Worker:
         self._identity = own_identity() if identity is None else identity
         self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()
         self._progress = PublishedProgress(opened)
+        self._target = TargetWatch(opened.database.target(opened.study))
         self._trials = 0
         self._keeper = LeaseKeeper(
             self._leases, lease_seconds, self._identity, on_taken=lambda _: self._progress.note()
@@ -92,8 +94,9 @@ class Worker:
         opened.database.work_as(self._identity)
 
     def run(self) -> None:
-        """Run trials until the study has its total, or until told to stop.
+        """Run trials until the study has its total or reaches its target, or until told to stop.
 
+        When a trial anywhere has reached the target, the one that runs here is handed back after its epoch.
         With the total reached it stays as long as other workers run trials: one that they lose or hand back
         is taken at once.
 
@@ -166,6 +169,7 @@ class Worker:
             self._trials += 1
             forget_models(kernels=self._trials % TRIALS_OF_KERNELS == 0)
         self._emit(run.ended())
+        self._target.note()
         self._progress.note()
         self._progress.update()
         return failure
@@ -195,7 +199,7 @@ class Worker:
                 is_bad = is_new and trial.should_prune()
                 if is_bad and trial.number != YARDSTICK:
                     return True
-                if self._time_is_up():
+                if self._is_enough():
                     raise Interrupted
             return False
 
@@ -213,7 +217,10 @@ class Worker:
         self._opened.database.sweep(self._study, self._opened.artifacts)
 
     def _is_over(self) -> bool:
-        return self._must_stop() or self._time_is_up()
+        return self._must_stop() or self._is_enough()
+
+    def _is_enough(self) -> bool:
+        return self._time_is_up() or self._target.is_reached()
 
     def _rest(self) -> None:
         until = time.monotonic() + REST_SECONDS

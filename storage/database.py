@@ -24,6 +24,7 @@ from storage.process import Identity
 from storage.published import publish
 from storage.schema import FILES, TRIALS, create_schema, has_schema
 from storage.shared_storage import TOTAL_KEY, SharedStorage
+from storage.target import Target
 from storage.trial_reader import STUDIES
 from storage.url import check_sqlite_file, parse_url, show_url
 
@@ -90,6 +91,10 @@ class Database:
         """How many trials `study` may have; None for no limit."""
         total: int | None = self.storage.get_study_system_attrs(study._study_id).get(TOTAL_KEY)
         return total
+
+    def target(self, study: Study) -> Target:
+        """The value at which the study stops; see `storage.target`."""
+        return Target(self.storage, self._backend.engine, self.retries, study._study_id)
 
     def open_artifacts(self, outside: str | None, folder: str) -> Artifacts:
         """The stored files; `outside` is the URL of where new ones' bytes go, None for the database itself.

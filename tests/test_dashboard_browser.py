@@ -158,7 +158,7 @@ def test_the_studys_page_shows_the_progress_toward_the_article(
 
     best = searched.best
     assert best.value is not None
-    for text in ("150 ep.: 78.22 %", "200 ep.: 77.77 %", "100 ep.: 77.37 %", "77 % not reached yet"):
+    for text in ("150 ep.: 78.22 %", "200 ep.: 77.77 %", "100 ep.: 77.37 %", "77.37 % not reached yet"):
         expect(plot.get_by_text(text)).to_be_visible()
     expect(plot.get_by_text(f"best so far {100 * best.value:.2f} %, trial {best.number}")).to_be_visible()
     drawn = plot.evaluate("plot => ({data: plot.data, shapes: plot.layout.shapes})")
@@ -329,7 +329,7 @@ def test_an_open_page_follows_the_search(searched: Searched, visit: Visit) -> No
     shown.finish(trial, 0.7812)
 
     visit.see("best so far 78.12 %, trial 0")
-    visit.see("77 % first reached")
+    visit.see("77.37 % first reached")
     assert shows_band(progress_plot(visit.page, "time"))
     expect(visit.page.get_by_text("Best Trial (number=0)")).to_be_visible()
     assert shown.opened.study.trials[0].state == TrialState.COMPLETE

@@ -285,6 +285,19 @@ def test_a_plot_that_fits_is_not_drawn_again(
     assert not watched.progress.is_due
 
 
+def test_a_target_that_is_set_or_lifted_has_the_plot_drawn(shown: Shown, dashboard: Dashboard) -> None:
+    """Though no trial ends."""
+    target = shown.opened.database.target(shown.opened.study)
+    for value, lines in ((None, 2), (0.8, 3), (0.7, 3), (None, 2)):
+        target.set(value)
+        for watched in dashboard.upkeep.look().values():
+            watched.progress.update(force=True)
+        for figure in figures_of(shown).values():
+            subtitle = figure["layout"]["title"]["subtitle"]["text"].split("<br>")
+            assert len(subtitle) == lines
+            assert lines == 2 or subtitle[2].startswith(f"target {100 * (value or 0):.2f} % ")
+
+
 @BOTH
 def test_a_later_plot_is_not_replaced(shown: Shown, dashboard: Dashboard) -> None:
     """Of a worker that knows of more trials than this process has read."""

@@ -1,7 +1,9 @@
 """What docker-compose.yml and the Dockerfile promise, read from the files: CI starts no containers."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,24 @@ def test_commands_and_options_exist() -> None:
     for line in re.findall(r"^#(?:STUDY|WORKER)_OPTIONS=(.*)$", EXAMPLE, re.MULTILINE):
         command = commands.commands["init" if "epochs" in line else "worker"]
         assert set(line.split()[::2]) <= {option for param in command.params for option in param.opts}
+
+
+@pytest.mark.parametrize("target, options", [("", ""), ("0.7737", "--target 0.7737 ")])
+def test_init_hands_the_target_on_where_there_is_one(target: str, options: str, tmp_path: Path) -> None:
+    """An empty one is none; the total and what else is wished come as they are."""
+    (tmp_path / "cnn-search").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "cnn-search").chmod(0o755)
+    init = SERVICES["init"]
+    assert init["environment"]["TARGET"] == "${TARGET:-}"
+    arguments = [*init["entrypoint"], *shlex.split(filled(init["command"]))]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TARGET": target}
+    done = subprocess.run(
+        [argument.replace("$$", "$") for argument in arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"data\ninit {options}--trials 100\n"
 
 
 def test_the_example_explains_every_variable() -> None:

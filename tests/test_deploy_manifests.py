@@ -179,6 +179,21 @@ def test_a_worker_waits_for_its_study_but_not_for_ever(
     assert (tmp_path / "asked").read_text() == "status\n" * asked
 
 
+@pytest.mark.parametrize("target, options", [("", ""), ("0.7737", "--target 0.7737 ")])
+def test_init_hands_the_target_on_where_there_is_one(target: str, options: str, tmp_path: Path) -> None:
+    """An empty one, as in kustomization.yaml, is none."""
+    (config,) = KUSTOMIZATION["configMapGenerator"]
+    assert "TARGET=" in config["literals"]
+    (tmp_path / "cnn-search").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "cnn-search").chmod(0o755)
+    (init,) = PODS["Job", "init"]["containers"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TRIALS": "7", "STUDY_OPTIONS": "--seed 3"}
+    done = subprocess.run(
+        init["command"], env={**environment, "TARGET": target}, capture_output=True, text=True
+    )
+    assert done.stdout == f"init --trials 7 {options}--seed 3\n"
+
+
 def test_the_images_are_those_that_the_docs_build() -> None:
     """docs/deploy.md builds a tag for each target; the overlay for GPUs needs both."""
     overlay = yaml.safe_load((KUBERNETES / "gpu/kustomization.yaml").read_text(encoding="utf-8"))

@@ -72,16 +72,17 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
     [
         (
             "run",
-            "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
-            " checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks workers output"
-            " debug",
+            "storage study data space max-epochs train-samples seed artifacts trials target minutes"
+            " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks"
+            " workers output debug",
         ),
         (
             "worker",
-            "storage study data space max-epochs train-samples seed artifacts trials minutes precision lease"
-            " checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks threads debug",
+            "storage study data space max-epochs train-samples seed artifacts trials target minutes"
+            " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks"
+            " threads debug",
         ),
-        ("init", "storage study space max-epochs train-samples seed artifacts trials debug"),
+        ("init", "storage study space max-epochs train-samples seed artifacts trials target debug"),
         ("status", "storage study json watch debug"),
         ("dashboard", "storage study host port password-file no-password allow-edits debug"),
         ("best", "storage study output json debug"),
@@ -131,6 +132,17 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
         (["run", "--minutes", "0"], ["--minutes", "0.0 is not a number of minutes above 0"]),
         (["run", "--minutes", "nan"], ["--minutes", "nan is not"]),
         (["run", "--minutes", "inf"], ["--minutes", "inf is not"]),
+        (
+            ["run", "--target", "77.37"],
+            ["--target", "77.37 is no validation accuracy", "1; write 0.7737"],
+        ),
+        (["worker", "--target", "78"], ["--target", "78.0 is no validation accuracy", "write 0.78."]),
+        (["init", "--target", "nan"], ["--target", "nan is no validation accuracy", "such as 0.7737"]),
+        (["run", "--target", "0"], ["0.0 is no validation accuracy between 0 and 1, such as 0.7737"]),
+        (["run", "--target", "1"], ["1.0 is no validation accuracy between 0 and 1, such as 0.7737"]),
+        (["run", "--target", "-0.5"], ["-0.5 is no validation accuracy"]),
+        (["run", "--target", "inf"], ["inf is no validation accuracy"]),
+        (["run", "--target", "high"], ["--target", "'high' is not a valid float"]),
         (["status", "--study", " "], ["--study", "needs a name"]),
         (["run", "--workers", "0"], ["--workers"]),
         (["run", "--workers-per-gpu", "0"], ["--workers-per-gpu", "0 is not in the range"]),
@@ -416,6 +428,35 @@ def test_results_are_json_for_scripts(cli: Cli) -> None:
     assert (told["number"], told["value"], told["output"]) == (1, 0.75, None)
     assert json.loads(status.out)["best"] == {key: told[key] for key in told if key != "output"}
     assert "trial 1" in cli("status").out
+
+
+def test_status_tells_when_goals_were_reached(cli: Cli) -> None:
+    """The article's result always, the target where there is one; of validation accuracy, both ways."""
+    cli("init")
+    yet = "validation accuracy has not matched the article's 77.37 % yet"
+    unknown = {"trial": None, "seconds": None, "epochs": None, "trials": None}
+    assert cli("status").out.endswith(f"{yet}\n")
+    told = json.loads(cli("status", "--json").out)
+    assert (told["baseline"], told["target"]) == ({"value": 0.7737, **unknown}, None)
+
+    make_searched("sqlite:///cnn-search.db", b"model")
+    cli("init", "--target", "0.75")
+    lines = cli("status").out.splitlines()[-2:]
+    assert lines[0].startswith(f"{yet}, after ")
+    assert re.fullmatch(
+        r"validation accuracy reached the target of 75\.00 % after \d+ s and 1 trial, by trial 1", lines[1]
+    )
+    told = json.loads(cli("status", "--json").out)
+    assert told["baseline"] == {"value": 0.7737, **unknown}
+    assert {**told["target"], "seconds": 0} == {
+        "value": 0.75,
+        "trial": 1,
+        "seconds": 0,
+        "epochs": 0,
+        "trials": 1,
+    }
+    cli("plot")
+    assert "target: 75.00 %" in Path("progress.html").read_text()
 
 
 @pytest.mark.parametrize(

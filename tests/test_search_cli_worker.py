@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 from conftest import Finished
 from optuna.trial import TrialState
+from test_search_cli import make_searched
 from test_search_fleet import Search, linux_only, study_at
 from test_search_worker import count_leases, stored_state
 
 from search.assignment import Assignment
 from search.events import Event, Notice
 from search.fleet import Stop
-from search.study import open_study
+from search.study import OpenStudy, open_study
 from storage.database import open_database
 from storage.errors import StorageError
 from storage.process import own_identity
@@ -103,6 +105,125 @@ def test_run_goes_on_where_the_total_is_reached(cli: Cli) -> None:
     assert (alone.code, limit()) == (0, None)
     assert "the study has had its total of 1 trials; it goes on without one" in alone.err
     database.close()
+
+
+def target() -> float | None:
+    """The target of the study in this folder."""
+    database = open_database("sqlite:///cnn-search.db", create=False)
+    value = database.target(open_study(database, "cifar10").study).read()
+    database.close()
+    return value
+
+
+@pytest.mark.usefixtures("assignments")
+def test_the_target_is_the_studys(cli: Cli) -> None:
+    """Commands change it only where they are told to; the total is another matter."""
+    for arguments, expected in (
+        (["run"], None),
+        (["run", "--target", 0.9], 0.9),
+        (["worker"], 0.9),
+        (["run"], 0.9),
+        (["worker", "--target", 0.7737], 0.7737),
+        (["init", "--target", 0.8, "--trials", 5], 0.8),
+        (["init"], 0.8),
+        (["run", "--trials", 6], 0.8),
+    ):
+        ended = cli(*arguments)
+        assert ended.code == 0, ended.err
+        assert target() == expected, arguments
+    assert limit() == 6
+    words = "to the study's target, a validation accuracy of 80.00 %"
+    assert f"  {words}; --target sets another\n" in ended.err
+    assert f"  {words.replace('80', '78')}\n" in cli("run", "--target", 0.78).err
+    joined = cli("worker")
+    assert "\n  validation accuracy has not reached the target of 78.00 % yet\n" in joined.err
+
+
+@pytest.fixture
+def searched(cli: Cli) -> Iterator[OpenStudy]:
+    """The study in this folder: trial 0 waits, trial 1 has a value of 0.75."""
+    make_searched("sqlite:///cnn-search.db", b"model")
+    database = open_database("sqlite:///cnn-search.db", create=False)
+    yield open_study(database, "cifar10")
+    database.close()
+
+
+def test_run_with_a_target_that_is_reached_trains_nothing(
+    cli: Cli, searched: OpenStudy, assignments: list[Assignment]
+) -> None:
+    """It says so at once, and leaves what a search leaves; a total that it was given is kept too."""
+    for value in (0.7, 0.75):
+        ended = cli("run", "--target", value, "--trials", 9, "--output", "out")
+        text = f"a validation accuracy of {100 * value:.2f} %"
+        assert ended.code == 0, ended.err
+        assert f"the study has reached this target, {text}, already" in ended.err
+        assert f"validation accuracy reached the target of {100 * value:.2f} % after " in ended.out
+        assert "by trial 1\n" in ended.out
+        assert (target(), limit()) == (value, 9)
+        assert Path("out/best.h5").read_bytes() == b"model"
+        assert f"target: {100 * value:.2f} %" in Path("out/progress.html").read_text()
+    assert assignments == []
+
+    assert cli("run", "--target", 0.76).code == 0
+    assert len(assignments) == 1
+
+
+def test_run_goes_on_without_a_target_that_is_reached(
+    cli: Cli, searched: OpenStudy, assignments: list[Assignment]
+) -> None:
+    """Nobody else works on the study: it is lifted, and said to be. With other workers it stays."""
+    cli("init", "--target", 0.75)
+    worker = own_identity()
+    searched.leases().renew(worker, 60.0)
+
+    joined = cli("run")
+    assert (joined.code, target(), assignments) == (0, 0.75, [])
+    reached = "the study has reached its target, a validation accuracy of 75.00 %"
+    assert f"{reached}, and its other workers end; --target sets another" in joined.err
+    assert "wrote best.h5" in joined.out
+
+    searched.leases().leave(worker)
+    alone = cli("run")
+    assert (alone.code, target(), len(assignments)) == (0, None, 1)
+    assert f"{reached}; it goes on without one" in alone.err
+    assert "the target of" not in alone.out
+
+
+def test_a_worker_that_joins_too_late_says_so(
+    cli: Cli, searched: OpenStudy, assignments: list[Assignment]
+) -> None:
+    """And ends well, so that no service manager starts it again."""
+    cli("init", "--target", 0.7)
+    for arguments in ([], ["--target", 0.75], ["--minutes", 1, "--trials", 7]):
+        ended = cli("worker", *arguments)
+        assert (ended.code, ended.out) == (0, "")
+        assert "  validation accuracy reached the target of 7" in ended.err
+        assert ended.err.endswith(", by trial 1\n  so nothing is left to do; --target sets another\n")
+    assert (assignments, limit(), target()) == ([], 7, 0.75)
+
+
+@pytest.mark.usefixtures("assignments")
+def test_commands_that_end_at_the_target_say_when_it_was_reached(
+    cli: Cli, searched: OpenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By which trial and after what, in the last lines of `run` and of `worker`."""
+
+    def reach(*_: Any) -> Stop:
+        searched.database.target(searched.study).set(0.75)
+        return Stop()
+
+    monkeypatch.setattr("search.assignment.carry_out", reach)
+    monkeypatch.setattr("search.fleet.run_fleet", reach)
+    cli("init", "--target", 0.76)
+    reached = r"validation accuracy reached the target of 75\.00 % after \d+ s and 1 trial, by trial 1\n"
+
+    ended = cli("worker")
+    assert ended.code == 0
+    assert re.search(rf"{reached}\Z", ended.err)
+    cli("init", "--target", 0.76)
+    ended = cli("run")
+    assert ended.code == 0
+    assert re.search(reached, ended.out)
 
 
 @pytest.mark.usefixtures("assignments")

@@ -13,7 +13,6 @@ from plotly.graph_objects import Figure  # type: ignore[import-untyped]  # plotl
 
 from search.progress import DETAIL_LIMIT, MARKERS, NEWEST, best_so_far, draw_progress, progress_page
 from search.progress_axes import Against
-from search.progress_layout import describe_duration
 from search.summary import TrialSummary
 from trainer.recipe import ARTICLE, Recipe
 
@@ -48,9 +47,11 @@ def figure(
     study_name: str = "cifar10",
     against: Against = "time",
     most_points: int | None = None,
+    target: float | None = None,
 ) -> dict[str, Any]:
     """The figure as a browser gets it."""
-    drawn: dict[str, Any] = json.loads(json.dumps(draw_progress(trials, study_name, against, most_points)))
+    made = draw_progress(trials, study_name, against, most_points, target)
+    drawn: dict[str, Any] = json.loads(json.dumps(made))
     return drawn
 
 
@@ -65,7 +66,7 @@ def places(drawn: dict[str, Any]) -> dict[int, tuple[float, float]]:
     return {
         int(text.split("<br>")[0]): (x, y)
         for trace in drawn["data"]
-        if "text" in trace
+        if trace["name"] in MARKERS
         for text, x, y in zip(trace["text"], trace["x"], trace["y"], strict=True)
     }
 
@@ -108,7 +109,7 @@ def test_running_trials_are_counted_not_drawn() -> None:
     """A running, a waiting and a silently failed trial have no point but are in the subtitle."""
     drawn = figure([summary(1, "running"), summary(2, "waiting", None), summary(3, "failed", None)])
     assert drawn["data"] == []
-    assert subtitle(drawn) == ["1 failed · 1 running · 1 waiting", "77 % not reached yet"]
+    assert subtitle(drawn) == ["1 failed · 1 running · 1 waiting", "77.37 % not reached yet"]
 
 
 @pytest.mark.parametrize("accuracy", [float("nan"), float("inf")])
@@ -139,14 +140,15 @@ def test_against_trials_they_stand_in_order_of_their_end() -> None:
 
 
 def test_both_axes_show_the_same() -> None:
-    """The two figures differ in the places and in the name of the axis alone."""
+    """The two figures differ in the places, and in the name of the axis, alone."""
     trials = [summary(n, ("complete", "pruned")[n % 2], 0.7 + n / 100, minute=9.0 * n) for n in range(12)]
     by_time, by_trials = figure(trials), figure(trials, against="trials")
     assert by_time != by_trials
     for drawn in (by_time, by_trials):
         del drawn["layout"]["xaxis"]
-        for drawn_trace in drawn["data"]:
-            del drawn_trace["x"]
+        for placed in (*drawn["data"], *drawn["layout"]["annotations"]):
+            if placed.get("xref") != "paper":
+                del placed["x"]
     assert by_time == by_trials
 
 
@@ -180,7 +182,7 @@ def test_a_trial_without_a_model_is_no_step() -> None:
     ]
     drawn = figure(trials)
     assert trace(drawn, "best so far")["y"] == [70, 70]
-    assert subtitle(drawn)[1] == "77 % not reached yet"
+    assert subtitle(drawn)[1] == "77.37 % not reached yet"
     assert places(drawn)[2] == (2, 78)
 
 
@@ -210,7 +212,7 @@ def test_every_point_is_seen_or_counted(drawn: list[tuple[str, float, int]]) -> 
     """Whatever the trials, those under the first view's lower edge are counted, and the band is in it."""
     figured = figure([summary(number, *rest) for number, rest in enumerate(drawn)])
     low, high = figured["layout"]["yaxis"]["range"]
-    points = [y for trace in figured["data"] if "text" in trace for y in trace["y"]]
+    points = [y for trace in figured["data"] if trace["name"] in MARKERS for y in trace["y"]]
     below = sum(y < low for y in points)
     assert low < 77 and high > 78 and all(y <= high for y in points)
     assert any(f"▾ {below} trial" in text for text in texts(figured)) == (below > 0)
@@ -244,46 +246,86 @@ def test_the_articles_results_have_labels_beside_the_plot() -> None:
 def test_the_first_at_the_baseline_is_marked(against: Against, place: float) -> None:
     """The subtitle says when and which, a ring stands around it, with a line down to the axis."""
     trials = [
-        summary(0, accuracy=0.7699, minute=60),
+        summary(0, accuracy=0.7736, minute=60),
         summary(5, "pruned", 0.79, minute=70),
-        summary(3, accuracy=0.77, minute=130),
+        summary(3, accuracy=0.7737, minute=130),
         summary(4, accuracy=0.78, minute=140),
     ]
     drawn = figure(trials, against=against)
     unit = 60 if against == "time" else 1
 
-    assert subtitle(drawn)[1] == "77 % first reached after 2 h 10 min, by trial 3"
-    ring = trace(drawn, "first at 77 %")
+    assert subtitle(drawn)[1] == "77.37 % first reached after 2 h 10 min, by trial 3"
+    ring = trace(drawn, "first at 77.37 %")
     assert ring["x"] == [pytest.approx(place / unit, abs=1e-3)] * 2
-    assert ring["y"] == [77, drawn["layout"]["yaxis"]["range"][0]]
+    assert ring["y"] == [77.37, drawn["layout"]["yaxis"]["range"][0]]
     assert ring["marker"]["size"][1] == 0
+    (label,) = (one for one in drawn["layout"]["annotations"] if one["text"] == "after 2 h 10 min")
+    assert (label["x"], label["xanchor"]) == (ring["x"][0], "right" if place == 130 else "left")
 
 
 def test_a_baseline_not_reached_is_not_marked() -> None:
     """Also where a pruned trial was above it for a while, for no model is stored of it."""
-    drawn = figure([summary(0, accuracy=0.7699), summary(1, "pruned", 0.79)])
-    assert subtitle(drawn)[1] == "77 % not reached yet"
+    drawn = figure([summary(0, accuracy=0.7736), summary(1, "pruned", 0.79)])
+    assert subtitle(drawn)[1] == "77.37 % not reached yet"
     assert [trace["name"] for trace in drawn["data"]] == ["pruned", "complete", "best so far"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min"),
-        (60, "1 min"),
-        (3569, "59 min"),
-        (3571, "1 h 0 min"),
-        (7800, "2 h 10 min"),
-        (47 * 3600, "47 h 0 min"),
-        (48 * 3600, "2 days 0 h"),
-        (76 * 3600, "3 days 4 h"),
-    ],
-)
-def test_durations_are_short(seconds: float, words: str) -> None:
-    """Two units at most, none of them overfull."""
-    assert describe_duration(seconds) == words
+def test_a_target_is_a_line_with_its_name() -> None:
+    """Over the whole width and in the first view, however far it is; its mark differs from the article's."""
+    for target, text in ((0.8, "target: 80.00 %"), (0.9, "target: 90.00 %"), (0.42, "target: 42.00 %")):
+        drawn = figure([summary(1, accuracy=0.775)], target=target)
+        *_, line = drawn["layout"]["shapes"]
+        assert (line["y0"], line["y1"]) == (pytest.approx(100 * target),) * 2
+        assert (line["x0"], line["x1"], line["xref"]) == (0, 1, "paper")
+        low, high = drawn["layout"]["yaxis"]["range"]
+        assert low < 100 * target < high
+        assert text in texts(drawn)
+        assert Figure(drawn).to_plotly_json()["data"] == drawn["data"]
+    assert not any("target" in text for text in [*texts(figure([])), *subtitle(figure([]))])
+    assert len(figure([])["layout"]["shapes"]) == 4
+
+
+@pytest.mark.parametrize("against", ["time", "trials"])
+def test_the_target_and_the_article_are_marked_each(against: Against) -> None:
+    """With when it was, at different heights; the subtitle has a line for each."""
+    trials = [summary(1, accuracy=0.774, minute=30), summary(2, accuracy=0.781, minute=45)]
+    drawn = figure(trials, against=against, target=0.78)
+    assert subtitle(drawn)[1:] == [
+        "77.37 % first reached after 30 min, by trial 1",
+        "target 78.00 % first reached after 45 min, by trial 2",
+    ]
+    places = {"time": (30, 45), "trials": (1, 2)}[against]
+    for at, name in enumerate(("first at 77.37 %", "first at 78.00 %")):
+        assert trace(drawn, name)["x"] == [places[at]] * 2
+    labels = [note for note in drawn["layout"]["annotations"] if note["text"].startswith("after")]
+    assert [(label["text"], label["x"]) for label in labels] == [
+        ("after 30 min", places[0]),
+        ("after 45 min", places[1]),
+    ]
+    assert labels[1]["yshift"] - labels[0]["yshift"] >= 14
+    assert (
+        len({trace(drawn, name)["line"]["color"] for name in ("first at 77.37 %", "first at 78.00 %")}) == 2
+    )
+
+
+def test_a_trial_that_reaches_both_is_marked_once() -> None:
+    """And a target that is the article's result is no second goal."""
+    trials = [summary(1, accuracy=0.785, minute=30)]
+    drawn = figure(trials, target=0.78)
+    assert trace(drawn, "first at 77.37 % and 78.00 %")["y"][0] == 78.5
+    assert texts(drawn).count("after 30 min") == 1
+    assert figure(trials, target=0.7737) == figure(trials)
+
+
+def test_a_target_below_the_article_is_marked_by_itself() -> None:
+    """In its own colour, while the article's result is still out of reach."""
+    trials = [summary(1, accuracy=0.72, minute=30)]
+    drawn = figure(trials, target=0.7)
+    assert trace(drawn, "first at 70.00 %")["line"]["color"] == drawn["layout"]["shapes"][-1]["line"]["color"]
+    assert subtitle(drawn)[1:] == [
+        "77.37 % not reached yet",
+        "target 70.00 % first reached after 30 min, by trial 1",
+    ]
 
 
 def test_the_articles_recipe_is_a_star() -> None:
@@ -307,7 +349,7 @@ def test_an_empty_study_says_so() -> None:
     drawn = figure([])
     assert "No trial has ended with a result yet" in texts(drawn)
     assert len(drawn["layout"]["shapes"]) == 4
-    assert subtitle(drawn) == ["no trials", "77 % not reached yet"]
+    assert subtitle(drawn) == ["no trials", "77.37 % not reached yet"]
 
 
 def test_only_pruned_trials_draw_no_line() -> None:
@@ -371,7 +413,7 @@ def test_a_bound_keeps_what_matters() -> None:
     assert {trial.number for trial in steps} | {0} | set(range(5000 - NEWEST, 5000)) <= set(shown)
     assert trace(drawn, "best so far")["x"][:-1] == [shown[trial.number][0] for trial in steps]
     assert trace(drawn, "article's recipe")["y"] == [45]
-    assert subtitle(drawn)[1] == "77 % not reached yet · 600 of 5000 trials drawn"
+    assert subtitle(drawn)[1] == "77.37 % not reached yet · 600 of 5000 trials drawn"
     everything = places(figure(trials))
     assert all(everything[number] == place for number, place in shown.items())
 
@@ -426,13 +468,15 @@ def test_the_page_is_self_contained() -> None:
 
 def test_the_page_has_buttons_for_its_axis() -> None:
     """Each moves every trace to its places on one of the axes, and names it."""
-    page = progress_page(trials := [summary(0, accuracy=0.78), summary(1, "pruned", minute=20)], "cifar10")
+    trials = [summary(0, accuracy=0.78), summary(1, "pruned", minute=20)]
+    page = progress_page(trials, "cifar10", 0.9)
     start = page.rindex('"updatemenus":') + len('"updatemenus":')
     [menu] = json.JSONDecoder().raw_decode(page, start)[0]
     for button, against in zip(menu["buttons"], ("time", "trials"), strict=True):
-        drawn = figure(trials, against=against)
+        drawn = figure(trials, against=against, target=0.9)
         moved, named = button["args"]
         assert button["method"] == "update" and button["label"] == against
         assert moved == {"x": [trace["x"] for trace in drawn["data"]]}
+        assert named["annotations"] == drawn["layout"]["annotations"]
         assert named["xaxis.title.text"] == drawn["layout"]["xaxis"]["title"]["text"]
     assert "updatemenus" not in figure(trials)["layout"]

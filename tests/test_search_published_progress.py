@@ -161,6 +161,21 @@ def test_the_page_has_what_was_drawn(opened: OpenStudy, any_url: str) -> None:
         assert '"template"' not in shown[name] and "bdata" not in shown[name]
 
 
+def test_the_page_has_the_target(opened: OpenStudy) -> None:
+    """That of the moment when it is drawn."""
+    end_trial(opened, 0.75)
+    target = opened.database.target(opened.study)
+    progress = PublishedProgress(opened)
+    for value in (0.7, 0.9, None):
+        target.set(value)
+        progress.note()
+        progress.update(force=True)
+        trials = summarise_trials(opened.study)
+        expected = {name: figure_json(trials, "s", against, value) for name, against in FIGURES.items()}
+        assert page(opened) == expected
+        assert all(("target" in figure) == (value is not None) for figure in page(opened).values())
+
+
 def test_an_empty_study_has_a_page_too(opened: OpenStudy) -> None:
     """Once somebody notes it."""
     progress = PublishedProgress(opened)
@@ -374,9 +389,10 @@ def test_a_shorter_figure_leaves_no_rest(opened: OpenStudy, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("trials", [0, 12, 100, 200, 201, 500, 600, 5000])
-def test_a_page_is_sent_less_than_60_kilobytes(trials: int) -> None:
+@pytest.mark.parametrize("target", [None, 0.7775])
+def test_a_page_is_sent_less_than_60_kilobytes(trials: int, target: float | None) -> None:
     """Both figures together, as the dashboard has them: strings within JSON."""
-    texts = [figure_json(made_study(trials), "cifar10", against) for against in FIGURES.values()]
+    texts = [figure_json(made_study(trials), "cifar10", against, target) for against in FIGURES.values()]
     assert len(json.dumps(texts).encode()) < 60_000
 
 

@@ -91,6 +91,18 @@ wish_options = together(
         help="Keep a new study's files in file:///folder or s3://bucket/prefix. [default: the database]",
     ),
 )
+total_option = click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="The study's total, over all workers.",
+)
+target_option = click.option(
+    "--target",
+    metavar="ACCURACY",
+    type=float,
+    callback=lambda _, __, target: _check_target(target),
+    help="The study's target: all workers stop once a trial has this validation accuracy, such as 0.7737.",
+)
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -134,11 +146,8 @@ device_options = together(
     ),
 )
 work_options = together(
-    click.option(
-        "--trials",
-        type=click.IntRange(1),
-        help="The study's total, over all workers.",
-    ),
+    total_option,
+    target_option,
     click.option(
         "--minutes",
         type=float,
@@ -173,6 +182,13 @@ def _check_minutes(minutes: float | None) -> float | None:
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise click.BadParameter(f"{minutes} is not a number of minutes above 0.")
     return minutes
+
+
+def _check_target(target: float | None) -> float | None:
+    if target is None or 0 < target < 1:
+        return target
+    instead = f"; write {target / 100:.10g}" if 1 < target < 100 else ", such as 0.7737"
+    raise click.BadParameter(f"{target} is no validation accuracy between 0 and 1{instead}.")
 
 
 def _check_name(name: str) -> str:

@@ -63,6 +63,7 @@ def run(
     study: str,
     data: Path | None,
     trials: int | None,
+    target: float | None,
     minutes: float | None,
     workers: int | None,
     output: Path,
@@ -70,9 +71,9 @@ def run(
 ) -> int:
     """Search: train trials, report them to the study, and keep the best model.
 
-    Run again, it continues the study. Without --trials it goes on to the study's total; where there is none,
-    or it has been reached, it runs until --minutes are over or Ctrl-C, which keeps the running trials: the
-    next run goes on from their last full epoch.
+    Run again, it continues the study. Without --trials it goes on to the study's total, and without --target
+    to its target; where there are none, or they have been reached, it runs until --minutes are over or
+    Ctrl-C. Each but the total keeps the running trials: the next run goes on from their last full epoch.
     """
     from search.device import count_free_slots
     from search.fleet import WorkerFailed, run_fleet
@@ -96,6 +97,12 @@ def run(
         say(f"  {line}")
     for taken in opened.leases().reap(expired=False):
         say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
+    given = {"--storage": storage, "--study": study, "--data": data}
+    if _settle_target(opened, target):
+        if trials is not None:
+            database.limit_trials(opened.study, trials)
+        _finish_run(opened, output, given)
+        return 0
     gpu_slots = count_free_slots(work["device"], workers, lambda text: say(f"  {text}"))
     if not gpu_slots:
         # Each worker would say the same.
@@ -127,11 +134,36 @@ def run(
         complain(f"worker {failure.worker}: {failure.reason}")
         if is_debugging() and failure.traceback:
             click.echo(failure.traceback, err=True)
-    _finish_run(opened, output, {"--storage": storage, "--study": study, "--data": data})
+    _finish_run(opened, output, given)
     if stop.requests:
         complain("interrupted; the same command goes on where it stopped")
         return INTERRUPTED
     return 1 if failures else 0
+
+
+def _settle_target(opened: "OpenStudy", wished: float | None) -> bool:
+    """Set the wished target, or lift one that was reached; whether it is reached and stays so."""
+    from search.milestone import percent_text
+
+    kept = opened.database.target(opened.study)
+    if wished is not None:
+        kept.set(wished)
+    target = kept.read()
+    if target is None:
+        return False
+    text = f"target, a validation accuracy of {percent_text(target)}"
+    if not kept.is_reached():
+        say(f"  to the study's {text}{'' if wished is not None else '; --target sets another'}")
+        return False
+    if wished is None and any(worker.is_alive for worker in opened.leases().workers()):
+        say(f"  the study has reached its {text}, and its other workers end; --target sets another")
+        return True
+    if wished is None:
+        say(f"  the study has reached its {text}; it goes on without one")
+        kept.set(None)
+        return False
+    say(f"  the study has reached this {text}, already")
+    return True
 
 
 def _settle_total(opened: "OpenStudy", wished: int | None, ended: int) -> int | None:
@@ -153,14 +185,16 @@ def _settle_total(opened: "OpenStudy", wished: int | None, ended: int) -> int | 
 
 def _finish_run(opened: "OpenStudy", output: Path, given: Mapping[str, object]) -> None:
     """Print what a run came to, write its two files, and say what can come next."""
+    from search.milestone import milestone_lines
     from search.progress import progress_page
     from search.report import best_report, trials_table
     from search.summary import best_trial, summarise_trials
 
+    target = opened.database.target(opened.study).read()
     trials = summarise_trials(opened.study)
-    show(trials_table(trials), "", best_report(trials), "")
+    show(trials_table(trials), "", best_report(trials), "", *milestone_lines(trials, target), "")
     page, model = output / "progress.html", output / "best.h5"
-    replace_file(page, progress_page(trials, opened.study.study_name).encode())
+    replace_file(page, progress_page(trials, opened.study.study_name, target).encode())
     best = best_trial(trials)
     if best is not None:
         write_model(opened, best, model)

@@ -16,6 +16,8 @@ from search.cli.options import (
     read_wishes,
     storage_option,
     study_option,
+    target_option,
+    total_option,
     wish_options,
 )
 from search.cli.terminal import make_console, show
@@ -35,9 +37,10 @@ WATCH_SECONDS: Final = 5
 @storage_option
 @study_option
 @wish_options
-@click.option("--trials", type=click.IntRange(1), help="The study's total, over all workers.")
+@total_option
+@target_option
 @debug_option
-def init(storage: str, study: str, trials: int | None, **wishes: Any) -> None:
+def init(storage: str, study: str, trials: int | None, target: float | None, **wishes: Any) -> None:
     """Create the database and the study, with the article's recipe as its first trial."""
     from search.report import settings_lines
     from search.study import open_or_create_study
@@ -47,6 +50,8 @@ def init(storage: str, study: str, trials: int | None, **wishes: Any) -> None:
     opened, created = open_or_create_study(database, study, wished)
     if trials is not None:
         database.limit_trials(opened.study, trials)
+    if target is not None:
+        database.target(opened.study).set(target)
     click.echo(f"study {study!r} in {database.shown_url}: {'created' if created else 'exists already'}")
     for line in settings_lines(opened.settings):
         click.echo(f"  {line}")
@@ -98,6 +103,7 @@ def _watch_status(opened: "OpenStudy") -> None:
 
 
 def _print_status(opened: "OpenStudy", as_json: bool) -> None:
+    from search.milestone import milestones_json
     from search.report import status_json
     from search.summary import summarise_trials
     from search.workers_report import workers_json
@@ -108,20 +114,23 @@ def _print_status(opened: "OpenStudy", as_json: bool) -> None:
     trials = summarise_trials(opened.study)
     values = status_json(opened.study.study_name, trials, opened.settings.to_dict())
     workers, total = opened.leases().workers(), opened.database.read_limit(opened.study)
+    values.update(milestones_json(trials, opened.database.target(opened.study).read()))
     click.echo(json.dumps({**values, **workers_json(workers, trials, total)}, indent=2))
 
 
 def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
     """The status from top to bottom."""
+    from search.milestone import milestone_lines
     from search.report import settings_lines, trials_table
     from search.summary import summarise_trials
     from search.workers_report import workers_lines
 
     trials, total = summarise_trials(opened.study), opened.database.read_limit(opened.study)
+    milestones = milestone_lines(trials, opened.database.target(opened.study).read())
     name, url = opened.study.study_name, opened.database.shown_url
     lines = [f"study {name!r} in {url}", *settings_lines(opened.settings)]
     workers = "\n".join(workers_lines(opened.leases().workers(), trials, total))
-    return ["\n  ".join(lines), "", trials_table(trials), "", workers, *_best_lines(trials)]
+    return ["\n  ".join(lines), "", trials_table(trials), "", workers, *_best_lines(trials), *milestones]
 
 
 @click.command()
@@ -170,7 +179,8 @@ def plot(storage: str, study: str, output: Path) -> None:
     from search.summary import summarise_trials
 
     opened = open_existing(storage, study)
-    replace_file(output, progress_page(summarise_trials(opened.study), study).encode())
+    target = opened.database.target(opened.study).read()
+    replace_file(output, progress_page(summarise_trials(opened.study), study, target).encode())
     click.echo(f"wrote {output}")
 
 

@@ -44,18 +44,20 @@ def worker(
     study: str,
     data: Path | None,
     trials: int | None,
+    target: float | None,
     minutes: float | None,
     threads: int | None,
     **options: Any,
 ) -> None:
     """Join a study as one more worker, on this machine or any other that reaches the database.
 
-    It takes trials until the study has its total, which --trials sets for all workers, and exits. With
-    --trials it makes a study that is missing. Ctrl-C and SIGTERM hand the running trial back to the others,
-    from its last full epoch, within ten seconds.
+    It takes trials until the study has its total, which --trials sets for all workers, or reaches its target,
+    which --target does, and exits. With --trials it makes a study that is missing. Ctrl-C and SIGTERM hand
+    the running trial back to the others, from its last full epoch, within ten seconds.
     """
     stop = StopRequest()
     from search.assignment import PATIENCE_SECONDS, carry_out
+    from search.milestone import milestone_lines
     from search.report import settings_lines
     from search.runtime import count_cores
     from search.study import open_or_create_study, open_study
@@ -77,11 +79,19 @@ def worker(
     else:
         opened, _ = open_or_create_study(database, study, wished)
         database.limit_trials(opened.study, trials)
+    kept = database.target(opened.study)
+    if target is not None:
+        kept.set(target)
     total = database.read_limit(opened.study)
     say(f"joining study {study!r} in {database.shown_url}, of {total or 'any number of'} trials")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
     before = summarise_trials(opened.study)
+    if (target := kept.read()) is not None:
+        say(f"  {milestone_lines(before, target)[-1]}")
+        if kept.is_reached():
+            say("  so nothing is left to do; --target sets another")
+            return
     database.close()
     left = None if total is None else max(0, total - count_ended(before))
     assignment = make_assignment(storage, study, data, minutes, threads or count_cores(), **work)
@@ -89,6 +99,9 @@ def worker(
         carry_out(assignment, view.show, stop, stop.defer)
     if stop():
         complain("stopped; what it ran was handed back")
+    elif kept.is_reached():
+        say(milestone_lines(summarise_trials(opened.study), kept.read())[-1])
+    database.close()
     end_process(INTERRUPTED if stop() else 0)
 
 

@@ -31,6 +31,7 @@ class Watched:
         trials: Its trials, by number.
         last_report: When an epoch was last reported, in seconds since the epoch; None before the first. Known
             from what was seen to change, and before that from when trials began and ended.
+        target: The validation accuracy at which the study stops; None for none.
     """
 
     opened: OpenStudy
@@ -39,13 +40,15 @@ class Watched:
     keeper: LeaseKeeper
     trials: list[TrialSummary] = field(default_factory=list)
     last_report: float | None = None
+    target: float | None = None
 
     def look(self, now: float) -> None:
         """Read the trials, and have the plot drawn that fits them."""
         before, trials = self.trials, summarise_trials(self.opened.study)
         self.last_report = _last_report(before, trials, self.last_report, now)
+        target_before, self.target = self.target, self.opened.database.target(self.opened.study).read()
         self.trials = trials
-        if count_ended(trials) != count_ended(before):
+        if count_ended(trials) != count_ended(before) or self.target != target_before:
             self.progress.note()
         self.progress.update()
 
