@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/cold_start.py [--space article] [--max-epochs 25] [--minutes 25]
         [--seeds 3] [--against 0.7737] [--folder cold-start]
 
-A new study in an empty folder; CIFAR-10 is at hand. `cnn-search run` searches, then `cnn-search confirm` trains
-the best recipe again with fresh seeds and scores those models on the test images, once. Nothing else is given.
+A new study in an empty folder; CIFAR-10 is at hand. `cnn-search run` searches, then `cnn-search confirm`
+trains the best recipe again with fresh seeds and scores those models on the test images, once. Nothing else
+is given.
 """
 
 import argparse
@@ -64,9 +65,8 @@ def main() -> None:
     ended = time.monotonic()
     best = status["best"]
     print(f"\nspace {options.space}, trials of {options.max_epochs} epochs at most")
-    print(
-        f"search        {(searched - began) / 60:6.1f} min  {status['states']}, {status['epochs_trained']} epochs"
-    )
+    spent = f"{status['states']}, {status['epochs_trained']} epochs"
+    print(f"search        {(searched - began) / 60:6.1f} min  {spent}")
     print(f"  its best    trial {best['number']}, {100 * best['value']:.2f} % validation: {best['recipe']}")
     print(f"confirmation  {(ended - searched) / 60:6.1f} min")
     print(f"together      {(ended - began) / 60:6.1f} min")
