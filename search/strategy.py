@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
-from optuna.samplers import TPESampler
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -20,12 +20,20 @@ FIRST_RUNG_DIVISOR: Final = 25
 
 
 def attach_strategy(opened: OpenStudy) -> Study:
-    """The study with its sampler and pruner."""
+    """The study with its sampler and pruner.
+
+    A companion's trials have their recipes from the beginning, so nothing is drawn there, and each of them is
+    trained to its end, since seeds that look bad early would be missing from the mean.
+    """
+    sampler: BaseSampler = TrialSeededSampler(opened.settings)
+    pruner = _build_pruner(opened.settings)
+    if opened.confirms is not None:
+        sampler, pruner = RandomSampler(opened.settings.seed), NopPruner()
     return optuna.load_study(
         study_name=opened.study.study_name,
         storage=opened.database.storage,
-        sampler=TrialSeededSampler(opened.settings),
-        pruner=_build_pruner(opened.settings),
+        sampler=sampler,
+        pruner=pruner,
     )
 
 

@@ -1,5 +1,9 @@
-"""A worker: takes trials of a study one after another, trains them, and leaves the study right in the end."""
+"""A worker: takes trials of a study one after another, trains them, and leaves the study right in the end.
 
+Where a companion confirms the study's best recipes (`search.confirm`), its trials come first.
+"""
+
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +14,7 @@ from optuna.trial import Trial
 from search.errors import SearchError
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
 from search.policy import LEASE_SECONDS, CheckpointPolicy
-from search.published_progress import PublishedProgress
-from search.strategy import attach_strategy
+from search.served_study import Companions, ServedStudy
 from search.study import OpenStudy
 from search.trial_run import TrialRun
 from storage.errors import LeaseLost, OutsideStoreError, StorageError, TrialLimitReached
@@ -72,8 +75,8 @@ class Worker:
             policy: When a running trial's state is stored; None for the default.
         """
         self._opened = opened
-        self._study = attach_strategy(opened)
-        self._emit = emit
+        self._served = ServedStudy.of(opened, emit)
+        self._companions = Companions(opened, emit)
         self._must_stop, self._time_is_up = must_stop, time_is_up
         self._trainer = Trainer(
             data.train.first(opened.settings.train_samples),
@@ -84,18 +87,17 @@ class Worker:
         self._evaluator = Evaluator(self._trainer.validation)
         self._identity = own_identity() if identity is None else identity
         self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()
-        self._progress = PublishedProgress(opened)
         self._trials = 0
         self._keeper = LeaseKeeper(
-            self._leases, lease_seconds, self._identity, on_taken=lambda _: self._progress.note()
+            self._leases, lease_seconds, self._identity, on_taken=lambda _: self._served.progress.note()
         )
         opened.database.work_as(self._identity)
 
     def run(self) -> None:
         """Run trials until the study has its total, or until told to stop.
 
-        With the total reached it stays as long as other workers run trials: one that they lose or hand back
-        is taken at once.
+        With the total reached it stays as long as other workers run trials, or a companion has any open: one
+        that they lose or hand back is taken at once.
 
         Raises:
             SearchError: Several trials failed one after another; each is recorded with its reason.
@@ -108,7 +110,7 @@ class Worker:
             try:
                 self._take_trials()
                 # Nobody may come after this worker who would draw its last trial.
-                self._progress.update(force=True)
+                self._served.progress.update(force=True)
             finally:
                 self._keeper.stop()
         except DATABASE_ERRORS as error:
@@ -116,19 +118,20 @@ class Worker:
 
     def _take_trials(self) -> None:
         failures: list[str] = []
-        self._sweep()
+        self._served.sweep()
         while not self._is_over():
             self._opened.database.release_strays()
             try:
-                trial = self._study.ask()
+                served, trial = self._ask()
             except TrialLimitReached:
-                if self._leases.count_open() == 0:
-                    self._sweep()
+                if self._leases.count_open() == 0 and not self._companions.are_open:
+                    for served in (self._served, *self._companions.served()):
+                        served.sweep()
                     return
-                self._progress.update()
+                self._served.progress.update()
                 self._rest()
                 continue
-            failure = self._run_trial(trial)
+            failure = self._run_trial(served, trial)
             failures = [*failures, failure] if failure else []
             if len(failures) >= FAILURES_IN_A_ROW:
                 raise SearchError(
@@ -138,20 +141,33 @@ class Worker:
             if failure:
                 self._rest()
 
-    def _run_trial(self, trial: Trial) -> str:
+    def _ask(self) -> tuple[ServedStudy, Trial]:
+        """The next trial and its study: a companion's that waits, else one of the worker's own study.
+
+        Raises:
+            TrialLimitReached: There is none now.
+        """
+        for companion in self._companions.find_waiting():
+            # Others were faster, or somebody deleted it.
+            with contextlib.suppress(TrialLimitReached, KeyError):
+                return companion, companion.study.ask()
+        return self._served, self._served.study.ask()
+
+    def _run_trial(self, served: ServedStudy, trial: Trial) -> str:
         """Run one trial to its end here; what it failed with, else empty."""
-        run = TrialRun(self._opened, trial, self._identity, self._policy)
+        opened = served.opened
+        run = TrialRun(opened, trial, self._identity, self._policy)
         failure = ""
         try:
             try:
-                self._train(trial, run)
+                self._train(served, trial, run)
             except Interrupted:
                 run.hand_back()
             except (LeaseLost, *DATABASE_ERRORS):
                 raise
             except OutsideStoreError:
                 # The trial is not to blame, and where its files cannot be kept no other one fares better.
-                self._opened.database.claimed(self._opened.artifacts, run.trial_id).hand_back(None, {})
+                opened.database.claimed(opened.artifacts, run.trial_id).hand_back(None, {})
                 if not self._must_stop():
                     raise
             # Whatever a trial meets is recorded on it, and must not end those that would come after it.
@@ -159,24 +175,24 @@ class Worker:
                 failure = f"{type(error).__name__}: {explain(error)}"
                 run.fail(error)
         except LeaseLost:
-            self._emit(TrialEnded(trial.number, "taken", None, "another worker has it", None))
+            served.emit(TrialEnded(trial.number, "taken", None, "another worker has it", None))
             return ""
         finally:
             run.let_go()
             self._trials += 1
             forget_models(kernels=self._trials % TRIALS_OF_KERNELS == 0)
-        self._emit(run.ended())
-        self._progress.note()
-        self._progress.update()
+        served.emit(run.ended())
+        served.progress.note()
+        self._served.progress.update()
         return failure
 
-    def _train(self, trial: Trial, run: TrialRun) -> None:
+    def _train(self, served: ServedStudy, trial: Trial, run: TrialRun) -> None:
         recipe = run.settle_recipe()
         state = run.read_state()
-        self._emit(TrialStarted(trial.number, recipe, 1 if state is None else state.epoch + 1))
+        served.emit(TrialStarted(trial.number, recipe, 1 if state is None else state.epoch + 1))
 
         def on_steps(epoch: int, done: int, total: int) -> None:
-            self._emit(StepsDone(trial.number, epoch, done, total))
+            served.emit(StepsDone(trial.number, epoch, done, total))
             look()
 
         def look() -> None:
@@ -187,8 +203,8 @@ class Worker:
 
         def on_epoch(result: EpochResult, state: TrainingState) -> bool:
             is_new = run.report(result, state)
-            self._emit(EpochEnded(trial.number, result))
-            self._progress.update()
+            served.emit(EpochEnded(trial.number, result))
+            self._served.progress.update()
             if state.epoch < recipe.epochs:
                 # Where an earlier run got further, Optuna would judge by that run's last epoch.
                 # Asked in any case, because the pruner learns from it too.
@@ -207,10 +223,6 @@ class Worker:
             run.begin_anew(error)
             result = train()
         run.finish(result, self._evaluator, look)
-
-    def _sweep(self) -> None:
-        # In between, each write to a trial does.
-        self._opened.database.sweep(self._study, self._opened.artifacts)
 
     def _is_over(self) -> bool:
         return self._must_stop() or self._time_is_up()

@@ -95,7 +95,7 @@ def run(
     for line in settings_lines(opened.settings):
         say(f"  {line}")
     for taken in opened.leases().reap(expired=False):
-        say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
+        say(f"  {taken}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
     gpu_slots = count_free_slots(work["device"], workers, lambda text: say(f"  {text}"))
     if not gpu_slots:
         # Each worker would say the same.
