@@ -172,7 +172,7 @@ def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple
         study = optuna.create_study(
             storage=database.storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        if created := _is_blank(study):
+        if created := is_blank(study):
             set_up_study(database, study, wishes.settings(), note_attrs(name))
         if not study.get_trials(deepcopy=False):
             settings = _read_settings(study, study.user_attrs)
@@ -207,7 +207,8 @@ def open_study(database: Database, name: str, wishes: Wishes | None = None) -> O
     return _opened(study, database, wishes or Wishes())
 
 
-def _is_blank(study: Study) -> bool:
+def is_blank(study: Study) -> bool:
+    """Whether it was created just now, or left so by a process that died."""
     # A study that minimises is another program's, however empty it is.
     return (
         study.directions == [StudyDirection.MAXIMIZE]
