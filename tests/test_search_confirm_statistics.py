@@ -37,14 +37,13 @@ def complete_trial(number: int, value: float, recipe: Recipe) -> TrialSummary:
     return TrialSummary(number, "complete", value, value, recipe.epochs, recipe, None, None, "")
 
 
-def search_by_luck(chance: np.random.Generator, trials: int = 50) -> list[TrialSummary]:
+RECIPES = [Recipe(dropout_dense=number / 100, seed=7 + number) for number in range(50)]
+
+
+def search_by_luck(chance: np.random.Generator) -> list[TrialSummary]:
     """A search in which all recipes are equally good, and differ by noise."""
-    found = [
-        complete_trial(
-            number, 0.77 + SEED_NOISE * chance.normal(), Recipe(dropout_dense=number / 100, seed=7 + number)
-        )
-        for number in range(1, trials)
-    ]
+    values = 0.77 + SEED_NOISE * chance.normal(size=50)
+    found = [complete_trial(number, float(values[number]), RECIPES[number]) for number in range(1, 50)]
     return [complete_trial(0, 0.77, SETTINGS.article_recipe), *found]
 
 

@@ -8,15 +8,14 @@ study's companion when all of them are there; from then on the study's workers f
 import dataclasses
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import optuna
 
-from search.confirm.opening import TestRecord
 from search.confirm.plan import ConfirmPlan, ConfirmWish, make_plan
+from search.confirm.round import VERDICT_KEY, Round, read_round
 from search.confirm.standing import Standing, read_standing
 from search.confirm.verdict import Verdict, decide
 from search.errors import ConfirmError
@@ -35,30 +34,6 @@ from search.summary import RECIPE_KEY, summarise_trials
 from storage.companions import COMPANION_KEY, IDENTITY_KEY
 from storage.database import Database
 
-VERDICT_KEY: Final = "confirm_verdict"
-"""Study user attribute of a companion: a `Verdict`."""
-TEST_KEY: Final = "confirm_test"
-"""Study user attribute of a companion: a `TestRecord`; none as long as the test set is closed."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """What is kept of a round.
-
-    Attributes:
-        name: Its companion's.
-        plan: What it trains.
-        is_whole: Whether all of its trials are there.
-        verdict: None until all of them have ended and somebody looked.
-        test: None as long as the test set is closed.
-    """
-
-    name: str
-    plan: ConfirmPlan
-    is_whole: bool
-    verdict: Verdict | None
-    test: TestRecord | None
-
 
 def read_rounds(opened: OpenStudy) -> list[Round]:
     """The rounds of a study, the first one first.
@@ -71,7 +46,7 @@ def read_rounds(opened: OpenStudy) -> list[Round]:
     if identity is None:
         return []
     rounds = [
-        _read_round(study.study_name, study.user_attrs, COMPANION_KEY in study.system_attrs)
+        read_round(study.study_name, study.user_attrs, COMPANION_KEY in study.system_attrs)
         for study in database.storage.get_all_studies()
         if _identity_of(study.user_attrs) == identity
     ]
@@ -158,24 +133,6 @@ def now() -> str:
 def _identity_of(user_attrs: Mapping[str, Any]) -> Any:
     plan = user_attrs.get(PLAN_KEY)
     return plan.get("identity") if isinstance(plan, dict) else None
-
-
-def _read_round(name: str, attrs: Mapping[str, Any], is_whole: bool) -> Round:
-    verdict, test = attrs.get(VERDICT_KEY), attrs.get(TEST_KEY)
-    try:
-        return Round(
-            name,
-            ConfirmPlan.from_dict(attrs[PLAN_KEY]),
-            is_whole,
-            None if verdict is None else Verdict.from_dict(verdict),
-            None if test is None else TestRecord.from_dict(test),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfirmError(
-            f"study {name!r} holds a confirmation that cannot be read: {reason}; delete that study, or use "
-            "the version that made it"
-        ) from error
 
 
 def _identity(opened: OpenStudy) -> str:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scipy import stats
-
 LEVEL: Final = 0.95
 """Of every interval; where several are compared, of all of them together."""
 ROUNDING: Final = 1 / 10_000 / math.sqrt(6)
@@ -156,7 +154,7 @@ def compare_with_figure(accuracies: Sequence[float], images: int, figure: float)
     if seeds is None:
         raise ValueError(f"{len(accuracies)} accuracies have no spread; give two or more")
     share = seeds.mean
-    of_images = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt(share * (1 - share) / images)
+    of_images = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(share * (1 - share) / images)
     of_seeds = seeds.high - seeds.mean
     half = math.hypot(of_seeds, of_images)
     return FigureComparison(Interval(share, share - half, share + half), of_seeds, of_images, figure)
@@ -169,6 +167,9 @@ def median_index(values: Sequence[float]) -> int:
 
 @functools.cache
 def _quantile(freedom: int, comparisons: int) -> float:
+    # It takes a second to import, which commands that only read a verdict need not wait.
+    from scipy import stats
+
     return float(stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), freedom))
 
 

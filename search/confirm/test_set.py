@@ -5,9 +5,10 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search.confirm.companion import TEST_KEY, keep_first, now
+from search.confirm.companion import keep_first, now
 from search.confirm.opening import Attempt, ModelTest, TestRecord
 from search.confirm.plan import ConfirmPlan
+from search.confirm.round import TEST_KEY
 from search.confirm.standing import Outcome, Standing
 from search.study import OpenStudy
 from storage.trial_files import read_file
