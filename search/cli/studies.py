@@ -1,5 +1,6 @@
 """`cnn-search init`, `status`, `best` and `plot`: a study without training."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -45,6 +46,7 @@ def init(storage: str, study: str, trials: int | None, **wishes: Any) -> None:
     wished = read_wishes(**wishes)
     database = open_database_of(storage)
     opened, created = open_or_create_study(database, study, wished)
+    opened.check_is_search()
     if trials is not None:
         database.limit_trials(opened.study, trials)
     click.echo(f"study {study!r} in {database.shown_url}: {'created' if created else 'exists already'}")
@@ -98,6 +100,7 @@ def _watch_status(opened: "OpenStudy") -> None:
 
 
 def _print_status(opened: "OpenStudy", as_json: bool) -> None:
+    from search.confirm.lookup import rounds_json
     from search.report import status_json
     from search.summary import summarise_trials
     from search.workers_report import workers_json
@@ -108,11 +111,13 @@ def _print_status(opened: "OpenStudy", as_json: bool) -> None:
     trials = summarise_trials(opened.study)
     values = status_json(opened.study.study_name, trials, opened.settings.to_dict())
     workers, total = opened.leases().workers(), opened.database.read_limit(opened.study)
-    click.echo(json.dumps({**values, **workers_json(workers, trials, total)}, indent=2))
+    values |= {**workers_json(workers, trials, total), "confirm": rounds_json(opened)}
+    click.echo(json.dumps(values, indent=2))
 
 
 def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
     """The status from top to bottom."""
+    from search.confirm.lookup import status_lines
     from search.report import settings_lines, trials_table
     from search.summary import summarise_trials
     from search.workers_report import workers_lines
@@ -121,7 +126,15 @@ def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
     name, url = opened.study.study_name, opened.database.shown_url
     lines = [f"study {name!r} in {url}", *settings_lines(opened.settings)]
     workers = "\n".join(workers_lines(opened.leases().workers(), trials, total))
-    return ["\n  ".join(lines), "", trials_table(trials), "", workers, *_best_lines(trials)]
+    return [
+        "\n  ".join(lines),
+        "",
+        trials_table(trials),
+        "",
+        workers,
+        *_best_lines(trials),
+        *status_lines(opened),
+    ]
 
 
 @click.command()
@@ -134,20 +147,26 @@ def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
 @debug_option
 def best(storage: str, study: str, output: Path | None, as_json: bool) -> None:
     """Show the best trial, and fetch its model."""
+    from search.confirm.lookup import find_confirmation
     from search.report import best_report, trial_json
     from search.summary import summarise_trials
 
     opened = open_existing(storage, study)
+    opened.check_is_search()
     trials = summarise_trials(opened.study)
     chosen = _best_of(trials, study)
     if output is not None:
         write_model(opened, chosen, output)
+    confirmation = find_confirmation(opened, chosen)
     if as_json:
-        click.echo(
-            json.dumps({**trial_json(chosen), "output": None if output is None else str(output)}, indent=2)
-        )
+        values = {
+            **trial_json(chosen),
+            "output": None if output is None else str(output),
+            "confirmation": dataclasses.asdict(confirmation),
+        }
+        click.echo(json.dumps(values, indent=2))
         return
-    show(best_report(trials))
+    show(best_report(trials), confirmation.text)
     if output is not None:
         click.echo(f"wrote {output}")
 
@@ -170,6 +189,7 @@ def plot(storage: str, study: str, output: Path) -> None:
     from search.summary import summarise_trials
 
     opened = open_existing(storage, study)
+    opened.check_is_search()
     replace_file(output, progress_page(summarise_trials(opened.study), study).encode())
     click.echo(f"wrote {output}")
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from search.cli.local_fleet import INTERRUPTED
 from search.cli.options import (
     data_option,
     debug_option,
@@ -21,7 +22,6 @@ from search.cli.options import (
     wish_options,
     work_options,
 )
-from search.cli.run import INTERRUPTED
 from search.cli.terminal import complain, end_process, make_console, say
 
 ECHO_SECONDS: Final = 1
@@ -74,8 +74,10 @@ def worker(
     if trials is None:
         # Under a mistyped name it would search for ever, alone.
         opened = open_study(database, study, wished)
+        opened.check_is_search()
     else:
         opened, _ = open_or_create_study(database, study, wished)
+        opened.check_is_search()
         database.limit_trials(opened.study, trials)
     total = database.read_limit(opened.study)
     say(f"joining study {study!r} in {database.shown_url}, of {total or 'any number of'} trials")

@@ -19,13 +19,14 @@ def round_parts(report: RoundReport) -> list[RenderableType]:
     parts: list[RenderableType] = ["\n".join(plan_lines(report)), "", means_table(report), ""]
     parts += [seeds_table(report), ""] if len(plan.recipes()) <= MOST_COLUMNS else []
     lines = verdict_lines(report)
-    parts.append(Text(lines[0], style="bold green" if report.round.winner is not None else "bold"))
+    style = "bold green" if report.round.winner is not None else "bold"
+    parts.append(Text(lines[0], style=style))
     parts.append("\n".join([*lines[1:], *test_lines(report)]))
     return parts
 
 
 def means_table(report: RoundReport) -> Table:
-    """A row for each recipe: what it had in the search, its mean now, and how far it is from the reference."""
+    """A row for each recipe: its value in the search, its mean now, and its distance to the reference."""
     plan, verdict = report.plan, report.round.verdict
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     together = f" for all {len(plan.candidates)}" if len(plan.candidates) > 1 else ""

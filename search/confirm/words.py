@@ -116,7 +116,7 @@ def _figure_lines(figure: FigureComparison, images: int) -> list[str]:
     if not figure.is_beyond and figure.interval.mean >= figure.figure:
         reached = ", although the mean alone reaches it"
     return [
-        f"  95 % interval {low:.2f} to {high:.2f} %: {told} above {100 * figure.figure:.2f} %{reached}",
+        f"  95 % interval {low:.2f} to {high:.2f} %: {told} of {100 * figure.figure:.2f} %{reached}",
         f"  (it covers other seeds, {100 * figure.of_seeds:.2f} points either way, and the test set's size, "
         f"{images:,} images, {100 * figure.of_images:.2f})",
     ]
