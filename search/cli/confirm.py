@@ -45,7 +45,7 @@ def _read_against(_: click.Context, __: click.Parameter, text: str | None) -> fl
         ) from None
     if 1 < figure < 100:
         raise click.BadParameter(
-            f"{text} is no accuracy from 0 to 1; for {text} %, write {figure / 100:.6g}."
+            f"{text} is no accuracy between 0 and 1; for {text} %, write {figure / 100:.6g}."
         )
     # NaN fails every comparison.
     if not 0 < figure < 1:

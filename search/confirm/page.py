@@ -12,8 +12,12 @@ from search.progress_layout import ARTICLE_COLOUR, FAINT_INK, FONT, GRID, INK
 SEED_COLOUR: Final = "#94a3b8"
 CANDIDATE_COLOUR: Final = "#60a5fa"
 WINNER_COLOUR: Final = "#2563eb"
-SPREAD: Final = 0.36
-"""The seeds of a recipe stand side by side over so much of its place, for the same seed at the same spot."""
+SPREAD: Final = 0.6
+"""The seeds of a recipe stand side by side over so much of its place, the same seed at the same spot."""
+MEAN_PLACE: Final = 0.32
+"""Its mean stands so far to the right of the place's middle."""
+SEEDS_PLACE: Final = -0.12
+"""And the middle of its seeds there."""
 MOST_LINES: Final = 12
 """Seeds up to which a line joins the points of each; more would be a thicket."""
 
@@ -57,11 +61,9 @@ def draw_round(report: RoundReport) -> dict[str, Any]:
     has_differences = verdict is not None and plan.reference is not None
     if verdict is not None:
         means = [*verdict.decision.means, verdict.decision.reference][: len(names)]
-        data.append(_intervals("mean, 95 % interval", means, "x", "y", "%{y:.2f} %"))
+        data.append(_intervals("mean, 95 % interval", means, "", "%{y:.2f} %", MEAN_PLACE))
     if verdict is not None and has_differences:
-        data.append(
-            _intervals("minus the article's", list(verdict.decision.differences), "x2", "y2", "%{y:+.2f}")
-        )
+        data.append(_intervals("minus the article's", verdict.decision.differences, "2", "%{y:+.2f} points"))
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": "#cbd5e1", "ticks": "", "automargin": True}
     places = {
         **axis,
@@ -157,28 +159,31 @@ def _points(report: RoundReport) -> list[dict[str, Any]]:
     return traces
 
 
-def _intervals(name: str, intervals: Sequence[Interval | None], x: str, y: str, shown: str) -> dict[str, Any]:
+def _intervals(
+    name: str, intervals: Sequence[Interval | None], panel: str, shown: str, place: float = 0.0
+) -> dict[str, Any]:
+    """Means with their intervals, in the panel of the axes `x` + `panel` and `y` + `panel`."""
     known = [(index, one) for index, one in enumerate(intervals) if one is not None]
     half = [100 * (one.high - one.mean) for _, one in known]
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "showlegend": x == "x",
-        "x": [index for index, _ in known],
+        "showlegend": not panel,
+        "x": [index + place for index, _ in known],
         "y": [100 * one.mean for _, one in known],
         "error_y": {"type": "data", "array": half, "color": INK, "thickness": 2, "width": 9},
         "marker": {"symbol": "line-ew", "size": 20, "color": INK, "line": {"width": 2.5, "color": INK}},
         "customdata": [[100 * one.low, 100 * one.high] for _, one in known],
         "hovertemplate": f"<b>{shown}</b>  %{{customdata[0]:.2f}} to %{{customdata[1]:.2f}}<extra></extra>",
-        "xaxis": x,
-        "yaxis": y,
+        "xaxis": f"x{panel}",
+        "yaxis": f"y{panel}",
     }
 
 
 def _place(index: int, at: int, seeds: int) -> float:
     """Where the `at`th seed of a recipe stands, left and right of the recipe's place."""
-    return round(index + SPREAD * ((at + 0.5) / seeds - 0.5) * 2, 4)
+    return round(index + SEEDS_PLACE + SPREAD * ((at + 0.5) / seeds - 0.5), 4)
 
 
 def _paragraph(lines: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def verdict_lines(report: RoundReport) -> list[str]:
         return [
             "No winner beyond noise.",
             "No recipe is better than the article's by more than other seeds would change:",
-            f"no 95 % interval of a mean difference{together} lies above 0.",
+            f"no 95 % interval of a mean difference{together and together + ','} lies above 0.",
             *barred,
         ]
     difference = verdict.decision.differences[verdict.winner]
