@@ -61,20 +61,20 @@ def _read_against(_: click.Context, __: click.Parameter, text: str | None) -> fl
     "--top",
     metavar="K",
     type=click.IntRange(1, MOST_TOP),
-    help="How many of the study's best recipes. [default: 3; a round's own once it has begun]",
+    help="How many of the study's best recipes. [default: 3; the last round's where there is one]",
 )
 @click.option(
     "--seeds",
     metavar="N",
     type=click.IntRange(2, MOST_SEEDS),
-    help="On how many fresh seeds each is trained. [default: 5; a round's own once it has begun]",
+    help="On how many fresh seeds each is trained. [default: 5; the last round's where there is one]",
 )
 @click.option(
     "--against",
     metavar="recipe|FIGURE",
     callback=_read_against,
     help="Compare with the article's recipe on the same seeds, or with a published test accuracy such as "
-    "0.7737. [default: recipe; a round's own once it has begun]",
+    "0.7737. [default: recipe; the last round's where there is one]",
 )
 @click.option("--again", is_flag=True, help="Begin a further round, on other seeds, after the last one.")
 @fleet_options
@@ -119,7 +119,8 @@ def confirm(
     work, _ = split_options(options)
     opened = open_existing(storage, study)
     current, companion, begun = open_round(opened, ConfirmWish(top, seeds, against), again=again)
-    say(f"{'Beginning' if begun else 'Round'} {current.plan.round} of confirming {study!r}: {current.name!r}")
+    does = "Beginning" if begun else "Going on with"
+    say(f"{does} round {current.plan.round} of confirming {study!r}: {current.name!r}")
     standing = read_standing(companion, current.plan)
     code = 0
     if not standing.is_over:

@@ -42,7 +42,7 @@ class ModelTest:
 
 
 @dataclass(frozen=True)
-class TestRecord:
+class OpeningRecord:
     """All that is known of a round's opening of the test set.
 
     Attributes:
@@ -68,7 +68,7 @@ class TestRecord:
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TestRecord":
+    def from_dict(cls, values: Mapping[str, Any]) -> "OpeningRecord":
         """The record that `to_dict` gave.
 
         Raises:

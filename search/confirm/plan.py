@@ -151,14 +151,17 @@ def make_plan(
         identity: Its identity.
         settings: Its settings.
         trials: All of its trials, in any order.
-        wish: What was asked for.
+        wish: What was asked for; what it leaves open is as in the last round, else the default.
         earlier: The plans of the rounds before.
 
     Raises:
         ConfirmError: There is no recipe to confirm.
     """
     reference = settings.article_recipe
-    top = TOP if wish.top is None else wish.top
+    last = earlier[-1] if earlier else None
+    top = wish.top or (TOP if last is None else last.top)
+    count = wish.seeds or (SEEDS if last is None else len(last.seeds))
+    against = wish.against or ("recipe" if last is None else last.against)
     candidates = choose_candidates(trials, reference, top)
     if not candidates:
         raise ConfirmError(
@@ -169,8 +172,6 @@ def make_plan(
     taken = {trial.recipe.seed for trial in trials if trial.recipe is not None}
     taken.update(settings.trial_seed(trial.number) for trial in trials)
     taken.update(seed for plan in earlier for seed in plan.seeds)
-    seeds = fresh_seeds(settings.seed, number, taken, SEEDS if wish.seeds is None else wish.seeds)
-    against = "recipe" if wish.against is None else wish.against
     return ConfirmPlan(
         study,
         identity,
@@ -178,7 +179,7 @@ def make_plan(
         top,
         against,
         count_complete(trials),
-        seeds,
+        fresh_seeds(settings.seed, number, taken, count),
         candidates,
         reference if against == "recipe" else None,
     )

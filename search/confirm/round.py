@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from search.confirm.opening import TestRecord
+from search.confirm.opening import OpeningRecord
 from search.confirm.plan import Candidate, ConfirmPlan
 from search.confirm.statistics import FigureComparison, Interval, compare_with_figure, mean_interval
 from search.confirm.verdict import Verdict
@@ -14,7 +14,7 @@ from search.study import PLAN_KEY
 VERDICT_KEY: Final = "confirm_verdict"
 """Study user attribute of a companion: a `Verdict`."""
 TEST_KEY: Final = "confirm_test"
-"""Study user attribute of a companion: a `TestRecord`; none as long as the test set is closed."""
+"""Study user attribute of a companion: a `OpeningRecord`; none as long as the test set is closed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Round:
     plan: ConfirmPlan
     is_whole: bool
     verdict: Verdict | None
-    test: TestRecord | None
+    test: OpeningRecord | None
 
     @property
     def winner(self) -> Candidate | None:
@@ -73,7 +73,7 @@ def read_round(name: str, attrs: Mapping[str, Any], is_whole: bool) -> Round:
             ConfirmPlan.from_dict(attrs[PLAN_KEY]),
             is_whole,
             None if verdict is None else Verdict.from_dict(verdict),
-            None if test is None else TestRecord.from_dict(test),
+            None if test is None else OpeningRecord.from_dict(test),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]

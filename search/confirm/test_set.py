@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from search.confirm.companion import keep_first, now
-from search.confirm.opening import Attempt, ModelTest, TestRecord
+from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan
 from search.confirm.round import TEST_KEY
 from search.confirm.standing import Outcome, Standing
@@ -25,7 +25,7 @@ def open_test_set(
     winner: int,
     load: Callable[[], Cifar10],
     tell: Callable[[str], None],
-) -> TestRecord:
+) -> OpeningRecord:
     """Score the models on the test set, unless they are scored: the record is what counts.
 
     That it is opened is stored before the first image is looked at, all scores together at the end. Where a
@@ -53,7 +53,7 @@ def open_test_set(
         before = _read(former)
         if before.is_scored:
             return before.to_dict()
-        return TestRecord((*before.attempts, Attempt(now(), socket.gethostname()))).to_dict()
+        return OpeningRecord((*before.attempts, Attempt(now(), socket.gethostname()))).to_dict()
 
     record = _read(keep_first(companion, TEST_KEY, intend))
     if record.is_scored:
@@ -77,13 +77,13 @@ def open_test_set(
         if kept.is_scored:
             # Another process was faster.
             return kept.to_dict()
-        return TestRecord(kept.attempts, len(data.test), of_winner, of_reference).to_dict()
+        return OpeningRecord(kept.attempts, len(data.test), of_winner, of_reference).to_dict()
 
     return _read(keep_first(companion, TEST_KEY, conclude))
 
 
-def _read(kept: Mapping[str, Any] | None) -> TestRecord:
-    return TestRecord(()) if kept is None else TestRecord.from_dict(kept)
+def _read(kept: Mapping[str, Any] | None) -> OpeningRecord:
+    return OpeningRecord(()) if kept is None else OpeningRecord.from_dict(kept)
 
 
 def _score(companion: OpenStudy, outcome: Outcome, evaluator: Evaluator) -> ModelTest:

@@ -25,28 +25,27 @@ def plan_lines(report: RoundReport) -> list[str]:
 def verdict_lines(report: RoundReport) -> list[str]:
     """Who won on validation, in one line, and what it rests on."""
     plan, standing, verdict = report.plan, report.standing, report.round.verdict
-    barred = _barred_lines(report)
+    notes = _barred_lines(report)
+    if plan.round > 1:
+        notes.append(f"It is round {plan.round}: luck has had a chance in each, of 2.5 % at most.")
     if verdict is None:
         return [
             f"No verdict yet: {standing.ended} of {standing.total} trials have ended.",
             "Intervals and differences come with it, so that nobody stops where it looks good.",
-            *barred,
+            *notes,
         ]
     winner = report.round.winner
     if plan.reference is None:
         if winner is None:
-            return ["No winner: each recipe lacks a seed.", *barred]
-        return [
-            f"Trial {winner.trial} has the highest mean on validation.",
-            *barred,
-        ]
+            return ["No winner: each recipe lacks a seed.", *notes]
+        return [f"Trial {winner.trial} has the highest mean on validation.", *notes]
     together = ", for all comparisons together" if len(plan.candidates) > 1 else ""
     if winner is None or verdict.winner is None:
         return [
             "No winner beyond noise.",
             "No recipe is better than the article's by more than other seeds would change:",
             f"no 95 % interval of a mean difference{together and together + ','} lies above 0.",
-            *barred,
+            *notes,
         ]
     difference = verdict.decision.differences[verdict.winner]
     told = "" if difference is None else f"{100 * difference.mean:+.2f} points, {points_text(difference)}"
@@ -54,7 +53,7 @@ def verdict_lines(report: RoundReport) -> list[str]:
         f"The winner is trial {winner.trial}.",
         f"Its mean difference to the article's recipe on the same seeds is {told}",
         f"(95 % interval{together}): beyond what other seeds would change.",
-        *barred,
+        *notes,
     ]
 
 
