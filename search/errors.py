@@ -31,6 +31,10 @@ class BaselineError(SearchError):
     """A run of the article's recipe cannot go on in its folder as asked."""
 
 
+class ConfirmError(SearchError):
+    """A study's best recipes cannot be confirmed as asked, or what was kept of a confirmation is damaged."""
+
+
 class DashboardError(SearchError):
     """The dashboard cannot be served as asked."""
 

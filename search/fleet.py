@@ -146,6 +146,10 @@ def _bury(
     try:
         # A process that ended stays so, however long this takes.
         for taken in retries.run(reap):
+            if taken.companion is not None:
+                # Views know a trial by its number in the study that they show.
+                show(Notice(f"{taken}: {taken.reason}; {'failed' if taken.failed else 'it waits'}"))
+                continue
             show(TrialEnded(taken.number, "failed" if taken.failed else "waiting", None, taken.reason, None))
     except DATABASE_ERRORS as error:
         show(

@@ -49,8 +49,11 @@ class PublishedProgress:
         return self._is_due
 
     def note(self) -> None:
-        """Say that a trial has ended, or another reason to draw has come up."""
-        self._is_due = True
+        """Say that a trial has ended, or another reason to draw has come up.
+
+        Of a companion nothing is drawn: the best of several seeds is what a confirmation guards against.
+        """
+        self._is_due = self._opened.confirms is None
 
     def update(self, force: bool = False) -> None:
         """Read the trials, draw and publish, if something was noted and enough time has passed.

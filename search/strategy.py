@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
-from optuna.samplers import TPESampler
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial
 
 from search.study import OpenStudy, Settings
 
@@ -18,15 +18,32 @@ FIRST_RUNG_LEAST: Final = 2
 FIRST_RUNG_DIVISOR: Final = 25
 """The pruner judges first after this part of the space's longest trial."""
 
+YARDSTICK: Final = 0
+"""The article's own recipe, which every study trains to its end: what others are compared with."""
+
 
 def attach_strategy(opened: OpenStudy) -> Study:
-    """The study with its sampler and pruner."""
+    """The study with its sampler and pruner.
+
+    A companion's trials have their recipes from the beginning, so nothing is drawn there, and each of them is
+    trained to its end, since seeds that look bad early would be missing from the mean.
+    """
+    sampler: BaseSampler = TrialSeededSampler(opened.settings)
+    pruner: BasePruner = build_pruner(opened.settings)
+    if opened.confirms is not None:
+        sampler, pruner = RandomSampler(opened.settings.seed), NopPruner()
     return optuna.load_study(
         study_name=opened.study.study_name,
         storage=opened.database.storage,
-        sampler=TrialSeededSampler(opened.settings),
-        pruner=build_pruner(opened.settings),
+        sampler=sampler,
+        pruner=pruner,
     )
+
+
+def is_hopeless(trial: Trial) -> bool:
+    """Whether a running trial is to be stopped after the epoch that it has just reported."""
+    # Asked in any case, because the pruner learns from it too.
+    return trial.should_prune() and trial.number != YARDSTICK
 
 
 class TrialSeededSampler(TPESampler):

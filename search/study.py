@@ -1,6 +1,7 @@
 """A study: what it searches and where its files are, remembered in the database."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
@@ -15,6 +16,7 @@ from search.space import Space, difference, params_of
 from search.study_note import note_attrs
 from search.summary import RECIPE_KEY
 from storage.artifacts import Artifacts, check_outside
+from storage.companions import IDENTITY_KEY
 from storage.database import Database
 from storage.leases import Leases
 from trainer.cifar10 import TRAIN_IMAGES
@@ -22,8 +24,8 @@ from trainer.recipe import ARTICLE, LIMITS, Recipe
 
 SETTINGS_KEY: Final = "cnn_search"
 """Study user attribute: the settings, as `Settings.to_dict` gives them."""
-IDENTITY_KEY: Final = "cnn_search:identity"
-"""Study system attribute that no two studies share: SQLite gives a deleted study's id to the next one."""
+PLAN_KEY: Final = "confirm_plan"
+"""Study user attribute of a companion, which confirms another study's best recipes: a `ConfirmPlan`."""
 MOST_DIFFERENCES: Final = 8
 """Fields in which two spaces differ that a message names; where there are more, the spaces' names say it."""
 METRIC: Final = "validation accuracy"
@@ -126,16 +128,32 @@ class Wishes:
 
 @dataclass(frozen=True, eq=False)
 class OpenStudy:
-    """A study of this project, its settings, the database it lives in and the files it keeps."""
+    """A study of this project, its settings, the database it lives in and the files it keeps.
+
+    `confirms` is the name of the study that it is a companion of (`search.confirm`); None for a search.
+    """
 
     study: Study
     settings: Settings
     database: Database
     artifacts: Artifacts
+    confirms: str | None = None
 
     def leases(self) -> Leases:
         """Which workers run its trials."""
         return self.database.leases(self.study, MAX_RETRIES)
+
+    def check_is_search(self) -> None:
+        """See that it is a search, whose trials are drawn and whose best trial means something.
+
+        Raises:
+            StudyError: It confirms another study's recipes.
+        """
+        if self.confirms is not None:
+            raise StudyError(
+                f"study {self.study.study_name!r} only confirms {self.confirms!r}: name that with --study; "
+                "`cnn-search confirm` goes on with it and shows what it came to"
+            )
 
 
 def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple[OpenStudy, bool]:
@@ -154,19 +172,23 @@ def open_or_create_study(database: Database, name: str, wishes: Wishes) -> tuple
         study = optuna.create_study(
             storage=database.storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        if created := _is_blank(study):
-            settings = wishes.settings()
-            with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-                study.set_metric_names([METRIC])
-            for key, value in {**note_attrs(name), IDENTITY_KEY: uuid4().hex}.items():
-                database.storage.set_study_system_attr(study._study_id, key, value)
-            study.set_user_attr(SETTINGS_KEY, settings.to_dict())
+        if created := is_blank(study):
+            set_up_study(database, study, wishes.settings(), note_attrs(name))
         if not study.get_trials(deepcopy=False):
-            settings = _read_settings(study)
+            settings = _read_settings(study, study.user_attrs)
             recipe = settings.article_recipe
             params = params_of(recipe, settings.capped_space)
             study.enqueue_trial(params, user_attrs={RECIPE_KEY: recipe.to_dict()})
     return _opened(study, database, wishes), created
+
+
+def set_up_study(database: Database, study: Study, settings: Settings, note: Mapping[str, Any]) -> None:
+    """Make a blank study one of this project, its settings last; `note` holds the attributes of its note."""
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        study.set_metric_names([METRIC])
+    for key, value in {**note, IDENTITY_KEY: uuid4().hex}.items():
+        database.storage.set_study_system_attr(study._study_id, key, value)
+    study.set_user_attr(SETTINGS_KEY, settings.to_dict())
 
 
 def open_study(database: Database, name: str, wishes: Wishes | None = None) -> OpenStudy:
@@ -185,28 +207,34 @@ def open_study(database: Database, name: str, wishes: Wishes | None = None) -> O
     return _opened(study, database, wishes or Wishes())
 
 
-def _is_blank(study: Study) -> bool:
+def is_blank(study: Study) -> bool:
+    """Whether it was created just now, or left so by a process that died."""
     # A study that minimises is another program's, however empty it is.
     return (
         study.directions == [StudyDirection.MAXIMIZE]
-        and SETTINGS_KEY not in study.user_attrs
+        and not {SETTINGS_KEY, PLAN_KEY} & study.user_attrs.keys()
         and not study.get_trials(deepcopy=False)
     )
 
 
 def _opened(study: Study, database: Database, wishes: Wishes) -> OpenStudy:
-    settings = _read_settings(study)
+    attrs = study.user_attrs
+    settings = _read_settings(study, attrs)
     if conflicts := wishes.conflicts(settings):
         raise StudyError(
             f"study {study.study_name!r} searches otherwise: {'; '.join(conflicts)}. "
             "Leave these options out, or name a new study with --study"
         )
-    return OpenStudy(study, settings, database, database.open_artifacts(settings.artifacts, settings.folder))
+    artifacts = database.open_artifacts(settings.artifacts, settings.folder)
+    # With care: nobody but the commands that need it shall stumble over a damaged plan.
+    plan = attrs.get(PLAN_KEY)
+    confirms = str(plan.get("study", "?")) if isinstance(plan, dict) else None
+    return OpenStudy(study, settings, database, artifacts, confirms)
 
 
-def _read_settings(study: Study) -> Settings:
+def _read_settings(study: Study, attrs: Mapping[str, Any]) -> Settings:
     try:
-        return Settings.from_dict(study.user_attrs[SETTINGS_KEY])
+        return Settings.from_dict(attrs[SETTINGS_KEY])
     except (KeyError, TypeError) as error:
         raise StudyError(
             f"study {study.study_name!r} was made by another program or version; name a new one with --study"

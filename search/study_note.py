@@ -19,11 +19,29 @@ TEXT: Final = """\
 
 Each trial's own page has its `.h5`, learning curves, history and confusion matrix.
 """
+COMPANION_TEXT: Final = """\
+**The best recipes of another study, on fresh seeds**
+
+They are those of `{study}`, which this one confirms; its best trial means nothing by itself.
+
+`cnn-search confirm --storage URL --study {shell}` goes on with it, and shows what it came to.
+"""
 
 
 def note_attrs(study_name: str) -> dict[str, Any]:
     """Study system attributes that make the note, in Markdown; none where the name is too long for it."""
+    return _attrs(TEXT.format(quoted=quote(study_name, safe=""), shell=_in_code(shlex.quote(study_name))))
+
+
+def companion_note_attrs(confirmed: str) -> dict[str, Any]:
+    """The same for a study that confirms the best recipes of the study `confirmed`."""
+    return _attrs(COMPANION_TEXT.format(study=_in_code(confirmed), shell=_in_code(shlex.quote(confirmed))))
+
+
+def _in_code(text: str) -> str:
     # In a code span a backtick would end it.
-    shell = shlex.quote(study_name).replace("`", "'")
-    text = TEXT.format(quoted=quote(study_name, safe=""), shell=shell)
+    return text.replace("`", "'")
+
+
+def _attrs(text: str) -> dict[str, Any]:
     return {NOTE_TEXT_KEY: text, NOTE_VERSION_KEY: 1} if len(text) <= LONGEST else {}

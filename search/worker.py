@@ -1,5 +1,9 @@
-"""A worker: takes trials of a study one after another, trains them, and leaves the study right in the end."""
+"""A worker: takes trials of a study one after another, trains them, and leaves the study right in the end.
 
+Where a companion confirms the study's best recipes (`search.confirm`), its trials come first.
+"""
+
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +14,8 @@ from optuna.trial import Trial
 from search.errors import SearchError
 from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
 from search.policy import LEASE_SECONDS, CheckpointPolicy
-from search.published_progress import PublishedProgress
-from search.strategy import attach_strategy
+from search.served_study import Companions, ServedStudy
+from search.strategy import is_hopeless
 from search.study import OpenStudy
 from search.target_watch import TargetWatch
 from search.trial_run import TrialRun
@@ -28,8 +32,6 @@ from trainer.training import Trainer
 
 FAILURES_IN_A_ROW: Final = 3
 """A worker that fails this many trials one after another is broken itself, and ends."""
-YARDSTICK: Final = 0
-"""The article's own recipe, which every study trains to its end: what others are compared with."""
 TRIALS_OF_KERNELS: Final = 20
 """Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
 REST_SECONDS: Final = 1.0
@@ -73,8 +75,8 @@ class Worker:
             policy: When a running trial's state is stored; None for the default.
         """
         self._opened = opened
-        self._study = attach_strategy(opened)
-        self._emit = emit
+        self._served = ServedStudy.of(opened, emit)
+        self._companions = Companions(opened, emit)
         self._must_stop, self._time_is_up = must_stop, time_is_up
         self._trainer = Trainer(
             data.train.first(opened.settings.train_samples),
@@ -85,20 +87,19 @@ class Worker:
         self._evaluator = Evaluator(self._trainer.validation)
         self._identity = own_identity() if identity is None else identity
         self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()
-        self._progress = PublishedProgress(opened)
         self._target = TargetWatch(opened.database.target(opened.study))
         self._trials = 0
         self._keeper = LeaseKeeper(
-            self._leases, lease_seconds, self._identity, on_taken=lambda _: self._progress.note()
+            self._leases, lease_seconds, self._identity, on_taken=lambda _: self._served.progress.note()
         )
         opened.database.work_as(self._identity)
 
     def run(self) -> None:
         """Run trials until the study has its total or reaches its target, or until told to stop.
 
-        When a trial anywhere has reached the target, the one that runs here is handed back after its epoch.
-        With the total reached it stays as long as other workers run trials: one that they lose or hand back
-        is taken at once.
+        When a trial anywhere has reached the target, the study's one that runs here is handed back after its
+        epoch; a companion's goes on. With the total reached it stays as long as other workers run trials, or
+        a companion has any open: one that they lose or hand back is taken at once.
 
         Raises:
             SearchError: Several trials failed one after another; each is recorded with its reason.
@@ -111,7 +112,7 @@ class Worker:
             try:
                 self._take_trials()
                 # Nobody may come after this worker who would draw its last trial.
-                self._progress.update(force=True)
+                self._served.progress.update(force=True)
             finally:
                 self._keeper.stop()
         except DATABASE_ERRORS as error:
@@ -119,19 +120,19 @@ class Worker:
 
     def _take_trials(self) -> None:
         failures: list[str] = []
-        self._sweep()
+        self._served.sweep()
         while not self._is_over():
             self._opened.database.release_strays()
-            try:
-                trial = self._study.ask()
-            except TrialLimitReached:
-                if self._leases.count_open() == 0:
-                    self._sweep()
+            asked = self._ask()
+            if asked is None:
+                if self._is_done():
+                    for served in (self._served, *self._companions.served()):
+                        served.sweep()
                     return
-                self._progress.update()
+                self._served.progress.update()
                 self._rest()
                 continue
-            failure = self._run_trial(trial)
+            failure = self._run_trial(*asked)
             failures = [*failures, failure] if failure else []
             if len(failures) >= FAILURES_IN_A_ROW:
                 raise SearchError(
@@ -141,20 +142,39 @@ class Worker:
             if failure:
                 self._rest()
 
-    def _run_trial(self, trial: Trial) -> str:
+    def _ask(self) -> tuple[ServedStudy, Trial] | None:
+        """The next trial and its study, a companion's that waits or one of its own; None where there is none."""
+        for companion in self._companions.find_waiting():
+            # Others were faster, or somebody deleted it.
+            with contextlib.suppress(TrialLimitReached, KeyError):
+                return companion, companion.study.ask()
+        if not self._target.is_reached():
+            with contextlib.suppress(TrialLimitReached):
+                return self._served, self._served.study.ask()
+        return None
+
+    def _is_done(self) -> bool:
+        """Whether nothing can come any more, where there is no trial now."""
+        if self._companions.are_open:
+            return False
+        # With the target reached, what waits is for a search with another one.
+        return self._target.is_reached() or self._leases.count_open() == 0
+
+    def _run_trial(self, served: ServedStudy, trial: Trial) -> str:
         """Run one trial to its end here; what it failed with, else empty."""
-        run = TrialRun(self._opened, trial, self._identity, self._policy)
+        opened = served.opened
+        run = TrialRun(opened, trial, self._identity, self._policy)
         failure = ""
         try:
             try:
-                self._train(trial, run)
+                self._train(served, trial, run)
             except Interrupted:
                 run.hand_back()
             except (LeaseLost, *DATABASE_ERRORS):
                 raise
             except OutsideStoreError:
                 # The trial is not to blame, and where its files cannot be kept no other one fares better.
-                self._opened.database.claimed(self._opened.artifacts, run.trial_id).hand_back(None, {})
+                opened.database.claimed(opened.artifacts, run.trial_id).hand_back(None, {})
                 if not self._must_stop():
                     raise
             # Whatever a trial meets is recorded on it, and must not end those that would come after it.
@@ -162,25 +182,25 @@ class Worker:
                 failure = f"{type(error).__name__}: {explain(error)}"
                 run.fail(error)
         except LeaseLost:
-            self._emit(TrialEnded(trial.number, "taken", None, "another worker has it", None))
+            served.emit(TrialEnded(trial.number, "taken", None, "another worker has it", None))
             return ""
         finally:
             run.let_go()
             self._trials += 1
             forget_models(kernels=self._trials % TRIALS_OF_KERNELS == 0)
-        self._emit(run.ended())
+        served.emit(run.ended())
         self._target.note()
-        self._progress.note()
-        self._progress.update()
+        served.progress.note()
+        self._served.progress.update()
         return failure
 
-    def _train(self, trial: Trial, run: TrialRun) -> None:
+    def _train(self, served: ServedStudy, trial: Trial, run: TrialRun) -> None:
         recipe = run.settle_recipe()
         state = run.read_state()
-        self._emit(TrialStarted(trial.number, recipe, 1 if state is None else state.epoch + 1))
+        served.emit(TrialStarted(trial.number, recipe, 1 if state is None else state.epoch + 1))
 
         def on_steps(epoch: int, done: int, total: int) -> None:
-            self._emit(StepsDone(trial.number, epoch, done, total))
+            served.emit(StepsDone(trial.number, epoch, done, total))
             look()
 
         def look() -> None:
@@ -191,15 +211,13 @@ class Worker:
 
         def on_epoch(result: EpochResult, state: TrainingState) -> bool:
             is_new = run.report(result, state)
-            self._emit(EpochEnded(trial.number, result))
-            self._progress.update()
+            served.emit(EpochEnded(trial.number, result))
+            self._served.progress.update()
             if state.epoch < recipe.epochs:
                 # Where an earlier run got further, Optuna would judge by that run's last epoch.
-                # Asked in any case, because the pruner learns from it too.
-                is_bad = is_new and trial.should_prune()
-                if is_bad and trial.number != YARDSTICK:
+                if is_new and is_hopeless(trial):
                     return True
-                if self._is_enough():
+                if self._time_is_up() or (served is self._served and self._target.is_reached()):
                     raise Interrupted
             return False
 
@@ -212,15 +230,8 @@ class Worker:
             result = train()
         run.finish(result, self._evaluator, look)
 
-    def _sweep(self) -> None:
-        # In between, each write to a trial does.
-        self._opened.database.sweep(self._study, self._opened.artifacts)
-
     def _is_over(self) -> bool:
-        return self._must_stop() or self._is_enough()
-
-    def _is_enough(self) -> bool:
-        return self._time_is_up() or self._target.is_reached()
+        return self._must_stop() or self._time_is_up()
 
     def _rest(self) -> None:
         until = time.monotonic() + REST_SECONDS

@@ -22,7 +22,7 @@ def workers_lines(
     if stale:
         lines[0] += f"; {stale} stale claim{'' if stale == 1 else 's'}, which any worker takes back"
     for worker in workers:
-        if worker.is_alive or worker.trials:
+        if worker.is_alive or worker.trials or worker.elsewhere:
             lines.append(f"  {_describe(worker)}")
     return lines
 
@@ -45,6 +45,7 @@ def workers_json(
                 "alive_seconds": round(worker.alive_seconds, 1),
                 "lease_left_seconds": round(worker.left_seconds, 1),
                 "trials": list(worker.trials),
+                "elsewhere": [{"study": name, "trial": number} for name, number in worker.elsewhere],
             }
             for worker in workers
         ],
@@ -72,7 +73,9 @@ def describe_seconds(seconds: float) -> str:
 
 
 def _describe(worker: WorkerStatus) -> str:
-    runs = f"trial {', '.join(map(str, worker.trials))}" if worker.trials else "no trial"
+    parts = [f"trial {', '.join(map(str, worker.trials))}"] if worker.trials else []
+    parts += [f"trial {number} of {name!r}" for name, number in worker.elsewhere]
+    runs = ", ".join(parts) or "no trial"
     if worker.host is None:
         return f"a worker that left without handing back: had {runs}"
     place = f"{worker.host}, pid {worker.pid}, {worker.gpu or 'CPU'}"

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from storage.artifacts import Artifacts, open_outside
 from storage.claimed_trial import ClaimedTrial
+from storage.companions import OpenCompanion, find_open
 from storage.errors import StorageError
 from storage.leases import Leases
 from storage.loose_files import sweep
@@ -113,6 +114,15 @@ class Database:
     def leases(self, study: Study, max_retries: int) -> Leases:
         """The study's leases; see `storage.leases`."""
         return Leases(self._backend.engine, self.retries, study._study_id, max_retries)
+
+    def open_companions(self, study: Study) -> list[OpenCompanion]:
+        """The companions of `study` whose trials wait or run, the oldest first; see `storage.companions`."""
+
+        def find() -> list[OpenCompanion]:
+            with self._backend.engine.connect() as connection:
+                return find_open(connection, study._study_id)
+
+        return self.retries.run(find)
 
     def work_as(self, identity: Identity) -> None:
         """From now on, trials asked for here are this worker's: each has a lease from its first moment."""

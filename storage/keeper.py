@@ -90,7 +90,7 @@ class LeaseKeeper:
         self._last_round = now
         taken = self._leases.reap(expired=began - self._connected_since >= self._seconds / RENEWALS)
         for one in taken:
-            LOG.warning("trial %d: %s; %s", one.number, one.reason, "failed" if one.failed else "it waits")
+            LOG.warning("%s: %s; %s", one, one.reason, "failed" if one.failed else "it waits")
             self._on_taken(one)
         return taken
 

@@ -15,9 +15,11 @@ from typing import Any, Final
 import sqlalchemy
 from optuna.trial import TrialState
 
+from storage.companions import companions_of
 from storage.outages import Retries
 from storage.process import Identity, is_gone
 from storage.schema import LEASES, TRIALS, WORKERS, ServerNow
+from storage.trial_reader import STUDIES
 from storage.trial_rows import REPORTS, USER_ATTRS, end_trial, insert_on, set_attrs
 
 RETRIES_KEY: Final = "retries"
@@ -39,11 +41,17 @@ class Taken:
         number: The trial's.
         reason: Why.
         failed: Whether it was its last chance; else it waits for another worker.
+        companion: The name of the trial's study where that is a companion of the one asked about; else None.
     """
 
     number: int
     reason: str
     failed: bool
+    companion: str | None = None
+
+    def __str__(self) -> str:
+        """Which trial it is, in words."""
+        return f"trial {self.number}" + ("" if self.companion is None else f" of {self.companion!r}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class WorkerStatus:
         left_seconds: Until its leases run out unless it renews them; at 0 and below they have.
         is_gone: Its process is known to have ended, or it has left.
         trials: The numbers of the trials that it runs.
+        elsewhere: Name of the study and number of each trial that it runs in another one.
     """
 
     worker: str
@@ -69,6 +78,7 @@ class WorkerStatus:
     left_seconds: float
     is_gone: bool
     trials: tuple[int, ...]
+    elsewhere: tuple[tuple[str, int], ...] = ()
 
     @property
     def is_alive(self) -> bool:
@@ -77,7 +87,7 @@ class WorkerStatus:
 
 
 class Leases:
-    """The leases of one study."""
+    """The leases of one study; stale ones are taken back in its companions too."""
 
     def __init__(self, engine: sqlalchemy.Engine, retries: Retries, study_id: int, max_retries: int) -> None:
         """Leases of the study in the database behind `engine`.
@@ -127,28 +137,41 @@ class Leases:
             connection.execute(sqlalchemy.delete(WORKERS).where(WORKERS.c.worker == identity.worker))
 
     def workers(self) -> list[WorkerStatus]:
-        """The study's workers, the longest-serving first; last, those who left and still have leases."""
+        """The study's workers, the longest-serving first; last, those who left and still have leases.
+
+        A worker of another study that runs a trial of this one is among them.
+        """
         return self._retries.run(self._list_workers)
 
     def _list_workers(self) -> list[WorkerStatus]:
+        here = LEASES.c.study_id == self._study_id
         query = (
             sqlalchemy.select(
                 WORKERS, (ServerNow() - WORKERS.c.started).label("age"), self._left().label("left")
             )
-            .where(WORKERS.c.study_id == self._study_id)
+            .where(
+                (WORKERS.c.study_id == self._study_id)
+                | WORKERS.c.worker.in_(sqlalchemy.select(LEASES.c.worker).where(here))
+            )
             .order_by(WORKERS.c.started)
         )
+        own = sqlalchemy.select(WORKERS.c.worker).where(WORKERS.c.study_id == self._study_id)
         running = (
-            sqlalchemy.select(LEASES.c.worker, TRIALS.c.number)
+            sqlalchemy.select(LEASES.c.worker, LEASES.c.study_id, STUDIES.c.study_name, TRIALS.c.number)
             .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
-            .where(LEASES.c.study_id == self._study_id)
+            .join(STUDIES, STUDIES.c.study_id == LEASES.c.study_id)
+            .where(here | LEASES.c.worker.in_(own))
             .order_by(TRIALS.c.number)
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
             trials: dict[str, list[int]] = {}
-            for worker, number in connection.execute(running):
-                trials.setdefault(worker, []).append(number)
+            elsewhere: dict[str, list[tuple[str, int]]] = {}
+            for worker, study_id, name, number in connection.execute(running):
+                if study_id == self._study_id:
+                    trials.setdefault(worker, []).append(number)
+                else:
+                    elsewhere.setdefault(worker, []).append((name, number))
         known = [
             WorkerStatus(
                 worker=row.worker,
@@ -159,6 +182,7 @@ class Leases:
                 left_seconds=row.left,
                 is_gone=is_gone(row.place, row.pid, row.born),
                 trials=tuple(trials.pop(row.worker, ())),
+                elsewhere=tuple(elsewhere.get(row.worker, ())),
             )
             for row in rows
         ]
@@ -215,7 +239,9 @@ class Leases:
         query = (
             sqlalchemy.select(LEASES.c.trial_id, LEASES.c.worker, WORKERS, self._left().label("left"))
             .outerjoin(WORKERS, WORKERS.c.worker == LEASES.c.worker)
-            .where(LEASES.c.study_id == self._study_id)
+            .where(
+                (LEASES.c.study_id == self._study_id) | LEASES.c.study_id.in_(companions_of(self._study_id))
+            )
         )
         forget = sqlalchemy.delete(WORKERS).where(
             WORKERS.c.study_id == self._study_id,
@@ -249,19 +275,20 @@ class Leases:
                 condition.append(~silent.exists())
             if connection.execute(sqlalchemy.delete(LEASES).where(*condition)).rowcount == 0:
                 return None
-            number = connection.scalar(
-                sqlalchemy.select(TRIALS.c.number).where(
-                    TRIALS.c.trial_id == lease.trial_id, TRIALS.c.state == TrialState.RUNNING
-                )
-            )
-            if number is None:
+            trial = connection.execute(
+                sqlalchemy.select(TRIALS.c.number, TRIALS.c.study_id, STUDIES.c.study_name)
+                .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
+                .where(TRIALS.c.trial_id == lease.trial_id, TRIALS.c.state == TrialState.RUNNING)
+            ).one_or_none()
+            if trial is None:
                 return None
             if blameless:
                 failed = False
                 end_trial(connection, lease.trial_id, TrialState.WAITING)
             else:
                 failed = end_or_wait(connection, lease.trial_id, reason, self._max_retries)
-        return Taken(number, reason, failed)
+        companion = None if trial.study_id == self._study_id else trial.study_name
+        return Taken(trial.number, reason, failed, companion)
 
     def _left(self) -> Any:
         """Seconds until a worker's leases run out, as SQL.

@@ -1,6 +1,7 @@
 """Which package may look where, and what no module does but the command line."""
 
 import ast
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,25 +132,36 @@ print(len({light!r}))
     assert int(python(script)) >= 20
 
 
-def needs_tensorflow(module: str, seen: frozenset[str] = frozenset()) -> bool:
+def needs_tensorflow(module: str) -> bool:
     """Whether importing a module of ours imports TensorFlow or Keras, itself or through others of ours."""
+    seen: set[str] = set()
+    left = [module]
+    while left:
+        one = left.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        imported = imported_at_once(one)
+        if any(name.split(".")[0] in ("tensorflow", "keras") for name in imported):
+            return True
+        left += [name for name in imported if name.split(".")[0] in PACKAGES]
+    return False
+
+
+@functools.cache
+def imported_at_once(module: str) -> tuple[str, ...]:
+    """What importing a module of ours names in its own import statements; none where it is no module."""
     path = ROOT.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    if module in seen or not path.exists():
-        return False
+    if not path.exists():
+        return ()
+    names: list[str] = []
     for node in tree_of(path.relative_to(ROOT)).body:
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if name.split(".")[0] in ("tensorflow", "keras"):
-                return True
-            if name.split(".")[0] in PACKAGES and needs_tensorflow(name, seen | {module}):
-                return True
-    return False
+            names += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def test_only_training_needs_tensorflow() -> None:

@@ -44,7 +44,7 @@ def test_help_names_every_command(cli: Cli) -> None:
     helped = cli("--help")
 
     assert helped.code == 0
-    commands = "data init run worker status best plot dashboard baseline evaluate predict train"
+    commands = "data init run worker status best confirm plot dashboard baseline evaluate predict train"
     for name in commands.split():
         assert re.search(rf"^  {name} +[A-Z].+", helped.out, re.MULTILINE)
     bare = cli()
@@ -86,6 +86,11 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
         ("status", "storage study json watch debug"),
         ("dashboard", "storage study host port password-file no-password allow-edits debug"),
         ("best", "storage study output json debug"),
+        (
+            "confirm",
+            "storage study data top seeds against again minutes precision lease checkpoint-seconds"
+            " checkpoint-epochs device allow-cpu workers-per-gpu locks workers output json debug",
+        ),
         ("plot", "storage study output debug"),
         (
             "baseline",
@@ -426,7 +431,8 @@ def test_results_are_json_for_scripts(cli: Cli) -> None:
     assert (best.code, best.err, status.code, status.err) == (0, "", 0, "")
     told = json.loads(best.out)
     assert (told["number"], told["value"], told["output"]) == (1, 0.75, None)
-    assert json.loads(status.out)["best"] == {key: told[key] for key in told if key != "output"}
+    more = ("output", "confirmation")
+    assert json.loads(status.out)["best"] == {key: told[key] for key in told if key not in more}
     assert "trial 1" in cli("status").out
 
 

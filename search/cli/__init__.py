@@ -10,11 +10,13 @@ import traceback
 import click
 
 from search.cli.baseline import baseline
+from search.cli.confirm import confirm
 from search.cli.dashboard import dashboard
 from search.cli.data import data
 from search.cli.evaluate import evaluate
+from search.cli.local_fleet import INTERRUPTED
 from search.cli.predict import predict
-from search.cli.run import INTERRUPTED, run
+from search.cli.run import run
 from search.cli.studies import best, init, plot, status
 from search.cli.terminal import complain, hide_passwords, is_debugging
 from search.cli.train import train
@@ -69,7 +71,10 @@ def commands() -> None:
     """
 
 
-for command in (data, init, run, worker, status, best, plot, dashboard, baseline, evaluate, predict, train):
+for command in (
+    *(data, init, run, worker, status, best, confirm, plot, dashboard),
+    *(baseline, evaluate, predict, train),
+):
     commands.add_command(command)
 
 

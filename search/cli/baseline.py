@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from search.cli.local_fleet import INTERRUPTED
 from search.cli.options import (
     TRAIN_IMAGES,
     data_option,
@@ -15,7 +16,6 @@ from search.cli.options import (
     json_option,
     precision_option,
 )
-from search.cli.run import INTERRUPTED
 from search.cli.terminal import complain, make_console, say, show
 from search.cli.worker import StopRequest
 

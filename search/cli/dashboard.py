@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
+from search.cli.local_fleet import INTERRUPTED
 from search.cli.options import debug_option, open_database_of, storage_option, study_option
-from search.cli.run import INTERRUPTED
 from search.cli.terminal import say
 
 PASSWORD_VARIABLE: Final = "CNN_SEARCH_DASHBOARD_PASSWORD"

@@ -145,9 +145,7 @@ device_options = together(
         help="Where workers claim GPUs, the same for all of a machine. [default: /tmp/cnn-search-gpus]",
     ),
 )
-work_options = together(
-    total_option,
-    target_option,
+fleet_options = together(
     click.option(
         "--minutes",
         type=float,
@@ -174,6 +172,16 @@ work_options = together(
         "--checkpoint-epochs", type=click.IntRange(1), help="And after so many epochs. [default: time alone]"
     ),
     device_options,
+)
+work_options = together(
+    total_option,
+    target_option,
+    fleet_options,
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that train. [default: one for each core, up to 8; or for each free place on GPUs]",
 )
 
 
@@ -215,7 +223,7 @@ def read_wishes(
 
 
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of `work_options` that shape a worker's work, and those of `wish_options`.
+    """The options of `fleet_options` that shape a worker's work, and those of `wish_options`.
 
     What to train on is a `DeviceWish`, named `device`, among the first.
     """

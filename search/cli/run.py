@@ -2,12 +2,12 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.local_fleet import INTERRUPTED, choose_fleet, train_here
 from search.cli.options import (
     data_option,
     debug_option,
@@ -19,24 +19,14 @@ from search.cli.options import (
     study_option,
     wish_options,
     work_options,
+    workers_option,
 )
 from search.cli.studies import write_model
-from search.cli.terminal import (
-    complain,
-    counted,
-    format_options,
-    is_debugging,
-    make_console,
-    program_name,
-    say,
-    show,
-)
+from search.cli.terminal import complain, format_options, program_name, say, show
 from search.output import make_writable, replace_file
 
 if TYPE_CHECKING:
     from search.study import OpenStudy
-
-INTERRUPTED: Final = 130
 
 
 @click.command()
@@ -45,11 +35,7 @@ INTERRUPTED: Final = 130
 @data_option
 @wish_options
 @work_options
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Processes that train. [default: one for each core, up to 8; or for each free place on GPUs]",
-)
+@workers_option
 @click.option(
     "--output",
     metavar="DIR",
@@ -75,13 +61,9 @@ def run(
     to its target; where there are none, or they have been reached, it runs until --minutes are over or
     Ctrl-C. Each but the total keeps the running trials: the next run goes on from their last full epoch.
     """
-    from search.device import count_free_slots
-    from search.fleet import WorkerFailed, run_fleet
     from search.report import settings_lines
-    from search.runtime import choose_layout, count_cores, read_free_memory
     from search.study import open_or_create_study
     from search.summary import best_trial, count_ended, summarise_trials
-    from search.views import open_view
     from storage.url import check_storage
     from trainer.data import load
 
@@ -92,48 +74,24 @@ def run(
     load(data)
     database = open_database_of(storage)
     opened, created = open_or_create_study(database, study, wished)
+    opened.check_is_search()
     say(f"{'New' if created else 'Continuing'} study {study!r} in {database.shown_url}")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
-    for taken in opened.leases().reap(expired=False):
-        say(f"  trial {taken.number}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
     given = {"--storage": storage, "--study": study, "--data": data}
     if _settle_target(opened, target):
         if trials is not None:
             database.limit_trials(opened.study, trials)
         _finish_run(opened, output, given)
         return 0
-    gpu_slots = count_free_slots(work["device"], workers, lambda text: say(f"  {text}"))
-    if not gpu_slots:
-        # Each worker would say the same.
-        work["device"] = replace(work["device"], device="cpu")
-    largest = opened.settings.space.count_largest_network()
-    layout = choose_layout(count_cores(), workers, read_free_memory(), gpu_slots, largest)
-    where = " on GPUs" if gpu_slots else ""
-    say(
-        f"  {counted(layout.workers, 'worker')} of {counted(layout.threads, 'thread')}{where};"
-        " Ctrl-C stops and keeps what runs"
-    )
+    work, layout = choose_fleet(opened, work, workers)
 
     before = summarise_trials(opened.study)
     ended = count_ended(before)
     total = _settle_total(opened, trials, ended)
     left = None if total is None else max(0, total - ended)
-    failures: list[WorkerFailed] = []
-    with open_view(make_console(stderr=True), left, best_trial(before)) as view:
-
-        def tell(event: Any) -> None:
-            if isinstance(event, WorkerFailed):
-                failures.append(event)
-            else:
-                view.show(event)
-
-        assignment = make_assignment(storage, study, data, minutes, layout.threads, **work)
-        stop = run_fleet(opened, assignment, layout.workers, tell)
-    for failure in failures:
-        complain(f"worker {failure.worker}: {failure.reason}")
-        if is_debugging() and failure.traceback:
-            click.echo(failure.traceback, err=True)
+    assignment = make_assignment(storage, study, data, minutes, layout.threads, **work)
+    stop, failures = train_here(opened, assignment, layout.workers, left, best_trial(before))
     _finish_run(opened, output, given)
     if stop.requests:
         complain("interrupted; the same command goes on where it stopped")

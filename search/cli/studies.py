@@ -1,5 +1,6 @@
 """`cnn-search init`, `status`, `best` and `plot`: a study without training."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -48,6 +49,7 @@ def init(storage: str, study: str, trials: int | None, target: float | None, **w
     wished = read_wishes(**wishes)
     database = open_database_of(storage)
     opened, created = open_or_create_study(database, study, wished)
+    opened.check_is_search()
     if trials is not None:
         database.limit_trials(opened.study, trials)
     if target is not None:
@@ -103,6 +105,7 @@ def _watch_status(opened: "OpenStudy") -> None:
 
 
 def _print_status(opened: "OpenStudy", as_json: bool) -> None:
+    from search.confirm.lookup import rounds_json
     from search.milestone import milestones_json
     from search.report import status_json
     from search.summary import summarise_trials
@@ -114,12 +117,17 @@ def _print_status(opened: "OpenStudy", as_json: bool) -> None:
     trials = summarise_trials(opened.study)
     values = status_json(opened.study.study_name, trials, opened.settings.to_dict())
     workers, total = opened.leases().workers(), opened.database.read_limit(opened.study)
-    values.update(milestones_json(trials, opened.database.target(opened.study).read()))
-    click.echo(json.dumps({**values, **workers_json(workers, trials, total)}, indent=2))
+    values |= {
+        **milestones_json(trials, opened.database.target(opened.study).read()),
+        **workers_json(workers, trials, total),
+        "confirm": rounds_json(opened),
+    }
+    click.echo(json.dumps(values, indent=2))
 
 
 def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
     """The status from top to bottom."""
+    from search.confirm.lookup import status_lines
     from search.milestone import milestone_lines
     from search.report import settings_lines, trials_table
     from search.summary import summarise_trials
@@ -130,7 +138,16 @@ def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
     name, url = opened.study.study_name, opened.database.shown_url
     lines = [f"study {name!r} in {url}", *settings_lines(opened.settings)]
     workers = "\n".join(workers_lines(opened.leases().workers(), trials, total))
-    return ["\n  ".join(lines), "", trials_table(trials), "", workers, *_best_lines(trials), *milestones]
+    return [
+        "\n  ".join(lines),
+        "",
+        trials_table(trials),
+        "",
+        workers,
+        *_best_lines(trials),
+        *milestones,
+        *status_lines(opened),
+    ]
 
 
 @click.command()
@@ -143,20 +160,26 @@ def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
 @debug_option
 def best(storage: str, study: str, output: Path | None, as_json: bool) -> None:
     """Show the best trial, and fetch its model."""
+    from search.confirm.lookup import find_confirmation
     from search.report import best_report, trial_json
     from search.summary import summarise_trials
 
     opened = open_existing(storage, study)
+    opened.check_is_search()
     trials = summarise_trials(opened.study)
     chosen = _best_of(trials, study)
     if output is not None:
         write_model(opened, chosen, output)
+    confirmation = find_confirmation(opened, chosen)
     if as_json:
-        click.echo(
-            json.dumps({**trial_json(chosen), "output": None if output is None else str(output)}, indent=2)
-        )
+        values = {
+            **trial_json(chosen),
+            "output": None if output is None else str(output),
+            "confirmation": dataclasses.asdict(confirmation),
+        }
+        click.echo(json.dumps(values, indent=2))
         return
-    show(best_report(trials))
+    show(best_report(trials), confirmation.text)
     if output is not None:
         click.echo(f"wrote {output}")
 
@@ -179,6 +202,7 @@ def plot(storage: str, study: str, output: Path) -> None:
     from search.summary import summarise_trials
 
     opened = open_existing(storage, study)
+    opened.check_is_search()
     target = opened.database.target(opened.study).read()
     replace_file(output, progress_page(summarise_trials(opened.study), study, target).encode())
     click.echo(f"wrote {output}")

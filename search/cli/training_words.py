@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from search.cli.run import INTERRUPTED
+from search.cli.local_fleet import INTERRUPTED
 from search.cli.terminal import format_options, program_name, say
 from search.output import show_name
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from search.cli.local_fleet import INTERRUPTED
 from search.cli.options import (
     data_option,
     debug_option,
@@ -21,7 +22,6 @@ from search.cli.options import (
     wish_options,
     work_options,
 )
-from search.cli.run import INTERRUPTED
 from search.cli.terminal import complain, end_process, make_console, say
 
 ECHO_SECONDS: Final = 1
@@ -76,8 +76,10 @@ def worker(
     if trials is None:
         # Under a mistyped name it would search for ever, alone.
         opened = open_study(database, study, wished)
+        opened.check_is_search()
     else:
         opened, _ = open_or_create_study(database, study, wished)
+        opened.check_is_search()
         database.limit_trials(opened.study, trials)
     kept = database.target(opened.study)
     if target is not None:
@@ -89,7 +91,7 @@ def worker(
     before = summarise_trials(opened.study)
     if (target := kept.read()) is not None:
         say(f"  {milestone_lines(before, target)[-1]}")
-        if kept.is_reached():
+        if kept.is_reached() and not database.open_companions(opened.study):
             say("  so nothing is left to do; --target sets another")
             return
     database.close()

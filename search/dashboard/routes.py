@@ -106,6 +106,7 @@ def _best(database: Database, name: str) -> tuple[dict[str, Any], NamedFile]:
         raise LookupError("no study's name has a NUL in it")
     try:
         opened: OpenStudy = open_study(database, name)
+        opened.check_is_search()
     except SearchError as error:
         raise LookupError(str(error)) from error
     trials = summarise_trials(opened.study)

@@ -10,8 +10,9 @@ from typing import Final
 
 from search.policy import LEASE_SECONDS
 from search.published_progress import PublishedProgress
-from search.study import IDENTITY_KEY, SETTINGS_KEY, OpenStudy, open_study
+from search.study import SETTINGS_KEY, OpenStudy, open_study
 from search.summary import TrialSummary, count_ended, summarise_trials
+from storage.companions import IDENTITY_KEY
 from storage.database import Database
 from storage.keeper import LeaseKeeper
 from storage.outages import DATABASE_ERRORS, explain

@@ -1,0 +1,235 @@
+"""A round of a confirmation as a companion study: made whole or completed later, found again, written to.
+
+All that a round is stands in attributes of its companion: the plan (first of all), the verdict, the record of
+the test set. Its trials are enqueued with their recipes, as trial 0 of a search is, and it is marked as the
+study's companion when all of them are there; from then on the study's workers find it.
+"""
+
+import dataclasses
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import optuna
+
+from search.confirm.plan import ConfirmPlan, ConfirmWish, make_plan
+from search.confirm.round import VERDICT_KEY, Round, read_round
+from search.confirm.standing import Standing, read_standing
+from search.confirm.verdict import Verdict, decide
+from search.errors import ConfirmError
+from search.space import params_of
+from search.study import (
+    PLAN_KEY,
+    SETTINGS_KEY,
+    OpenStudy,
+    Settings,
+    is_blank,
+    open_study,
+    set_up_study,
+)
+from search.study_note import companion_note_attrs
+from search.summary import RECIPE_KEY, summarise_trials
+from storage.companions import COMPANION_KEY, IDENTITY_KEY
+from storage.database import Database
+
+
+def read_rounds(opened: OpenStudy) -> list[Round]:
+    """The rounds of a study, the first one first.
+
+    Raises:
+        ConfirmError: What is kept of one cannot be read.
+    """
+    database = opened.database
+    identity = database.storage.get_study_system_attrs(opened.study._study_id).get(IDENTITY_KEY)
+    if identity is None:
+        return []
+    rounds = [
+        read_round(study.study_name, study.user_attrs, COMPANION_KEY in study.system_attrs)
+        for study in database.storage.get_all_studies()
+        if _identity_of(study.user_attrs) == identity
+    ]
+    return sorted(rounds, key=lambda one: one.plan.round)
+
+
+def open_round(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[Round, OpenStudy, bool]:
+    """The round to work on, and its companion: the last one, or a new one if there is none yet.
+
+    One process at a time does this; what an earlier one left half made is completed.
+
+    Args:
+        opened: The study.
+        wish: What was asked for; where a round goes on, it must not contradict the round's plan.
+        again: Begin a further round if the last one is over.
+
+    Returns:
+        The round, its companion, and whether it was begun now.
+
+    Raises:
+        ConfirmError: There is nothing to confirm, the wish is another round's, or nothing has changed since
+            the last round.
+    """
+    opened.check_is_search()
+    database = opened.database
+    with database.exclusive():
+        rounds = read_rounds(opened)
+        last = rounds[-1] if rounds else None
+        if last is None or (again and _is_over(database, last)):
+            begun, plan = True, _plan_next(opened, wish, rounds)
+            name, is_whole = _claim_name(database, plan), False
+        else:
+            _check_wish(last, wish)
+            begun, plan, name, is_whole = False, last.plan, last.name, last.is_whole
+        if not is_whole:
+            _complete(database, name, plan, opened.settings)
+        (current,) = (one for one in read_rounds(opened) if one.name == name)
+        return current, open_study(database, name), begun
+
+
+def settle_verdict(companion: OpenStudy, plan: ConfirmPlan, standing: Standing) -> Verdict:
+    """The round's verdict: the one that is kept, else it is decided and kept now.
+
+    Args:
+        companion: The round's.
+        plan: Its plan.
+        standing: Of which all trials have ended.
+    """
+    made = Verdict(decide(plan, standing), now(), socket.gethostname())
+    kept = keep_first(companion, VERDICT_KEY, lambda former: former or made.to_dict())
+    return Verdict.from_dict(kept)
+
+
+def keep_first(
+    companion: OpenStudy, key: str, change: Callable[[Mapping[str, Any] | None], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Change what a companion keeps under `key`, one process at a time; what is there afterwards.
+
+    Args:
+        companion: The study.
+        key: Of its user attribute.
+        change: Gives what is to be there for what is there now, None for nothing.
+
+    Raises:
+        ConfirmError: The companion was deleted meanwhile.
+    """
+    database, study = companion.database, companion.study
+    with database.exclusive():
+        try:
+            former = study.user_attrs.get(key)
+            value = change(former)
+            if value != former:
+                study.set_user_attr(key, value)
+        except KeyError as error:
+            raise ConfirmError(f"study {study.study_name!r} is no more: somebody deleted it") from error
+    return value
+
+
+def now() -> str:
+    """The time as records have it: UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _identity_of(user_attrs: Mapping[str, Any]) -> Any:
+    plan = user_attrs.get(PLAN_KEY)
+    return plan.get("identity") if isinstance(plan, dict) else None
+
+
+def _identity(opened: OpenStudy) -> str:
+    """The study's identity; one that was made before studies had any gets it now."""
+    storage, study_id = opened.database.storage, opened.study._study_id
+    identity = storage.get_study_system_attrs(study_id).get(IDENTITY_KEY)
+    if identity is None:
+        identity = uuid4().hex
+        storage.set_study_system_attr(study_id, IDENTITY_KEY, identity)
+    return str(identity)
+
+
+def _is_over(database: Database, last: Round) -> bool:
+    """Whether a further round may follow: the last one has its verdict, or cannot have one any more."""
+    if last.verdict is not None:
+        return True
+    if not last.is_whole:
+        return False
+    try:
+        read_standing(open_study(database, last.name), last.plan)
+    except ConfirmError:
+        return True
+    return False
+
+
+def _plan_next(opened: OpenStudy, wish: ConfirmWish, rounds: Sequence[Round]) -> ConfirmPlan:
+    """The plan of a further round, which asks something else than the last one did.
+
+    The same recipes on other seeds, again and again until one wins, would be no confirmation.
+
+    Raises:
+        ConfirmError: It does not, or there is nothing to confirm.
+    """
+    trials = summarise_trials(opened.study)
+    earlier = [one.plan for one in rounds]
+    plan = make_plan(opened.study.study_name, _identity(opened), opened.settings, trials, wish, earlier)
+    if not rounds or rounds[-1].verdict is None:
+        return plan
+    before = rounds[-1].plan
+    asked = (plan.top, len(plan.seeds), plan.against) != (before.top, len(before.seeds), before.against)
+    if asked or plan.complete != before.complete or _has_failures(opened.database, rounds[-1]):
+        return plan
+    raise ConfirmError(
+        f"nothing has changed since round {before.round} of confirming {before.study!r}: other seeds until "
+        "one recipe wins would be no confirmation; search on first, or ask for more with --seeds"
+    )
+
+
+def _has_failures(database: Database, last: Round) -> bool:
+    standing = read_standing(open_study(database, last.name), last.plan)
+    return any(one.state == "failed" for outcomes in standing.outcomes for one in outcomes)
+
+
+def _check_wish(last: Round, wish: ConfirmWish) -> None:
+    """See that a round that goes on is what was asked for.
+
+    Raises:
+        ConfirmError: It is not.
+    """
+    plan = last.plan
+    if lines := plan.differences(wish):
+        way = "leave these options out" if last.verdict is None else "--again begins a further round"
+        raise ConfirmError(
+            f"round {plan.round} of confirming {plan.study!r}, {last.name!r}, is planned otherwise: "
+            f"{'; '.join(lines)}; {way}"
+        )
+
+
+def _claim_name(database: Database, plan: ConfirmPlan) -> str:
+    """A companion that is nothing but its plan: the first name that no other study has."""
+    number = plan.round
+    while True:
+        name = f"{plan.study}-confirm" + ("" if number == 1 else f"-{number}")
+        study = optuna.create_study(
+            storage=database.storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        # A process that died before the next line leaves a blank one.
+        if is_blank(study):
+            study.set_user_attr(PLAN_KEY, plan.to_dict())
+            return name
+        number += 1
+
+
+def _complete(database: Database, name: str, plan: ConfirmPlan, settings: Settings) -> None:
+    """Make what is missing of the companion `name`: settings, total, trials, and at last the mark.
+
+    A process may die between any two lines: with the plan the next one knows what it is, and goes on.
+    """
+    study = optuna.load_study(storage=database.storage, study_name=name)
+    if SETTINGS_KEY not in study.user_attrs:
+        # Files outside the database have a folder of their own.
+        folder = "" if settings.artifacts is None else uuid4().hex
+        mine = dataclasses.replace(settings, folder=folder)
+        set_up_study(database, study, mine, companion_note_attrs(plan.study))
+    runs = plan.runs()
+    database.limit_trials(study, len(runs))
+    space = settings.capped_space
+    for recipe in runs[len(study.get_trials(deepcopy=False)) :]:
+        study.enqueue_trial(params_of(recipe, space), user_attrs={RECIPE_KEY: recipe.to_dict()})
+    database.storage.set_study_system_attr(study._study_id, COMPANION_KEY, plan.identity)

@@ -1,0 +1,60 @@
+"""A round and what its trials came to, as one value that tables, lines, JSON and page are made of."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from search.confirm.plan import ConfirmPlan
+from search.confirm.round import Round
+from search.confirm.standing import Standing
+from search.confirm.statistics import Interval, median_index
+from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
+from trainer.recipe import Recipe
+
+REFERENCE: Final = "the article's"
+"""What tables call the yardstick's recipe."""
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """A round and what its trials came to, for readers.
+
+    Attributes:
+        round: The round.
+        standing: Its trials.
+        opening: Which opening of the test set by the study's rounds this one is or would be, from 1.
+    """
+
+    round: Round
+    standing: Standing
+    opening: int
+
+    @property
+    def plan(self) -> ConfirmPlan:
+        """The round's."""
+        return self.round.plan
+
+    @property
+    def median_trial(self) -> int | None:
+        """The number of the winner's trial on its median seed, by validation, in the companion."""
+        verdict = self.round.verdict
+        if verdict is None or verdict.winner is None:
+            return None
+        outcomes = self.standing.outcomes[verdict.winner]
+        return outcomes[median_index([outcome.value or 0.0 for outcome in outcomes])].trial
+
+
+def recipe_name(plan: ConfirmPlan, index: int) -> str:
+    """What tables call a recipe of the plan: `trial 17`, or the article's."""
+    return f"trial {plan.candidates[index].trial}" if index < len(plan.candidates) else REFERENCE
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe in words, without its seed."""
+    words = f"{describe_optimizer(recipe)}, dropout {describe_dropouts(recipe)}, {recipe.epochs} epochs"
+    beyond = describe_beyond(recipe)
+    return f"{words}, {beyond}" if beyond else words
+
+
+def points_text(interval: Interval) -> str:
+    """The bounds of a difference, in percentage points."""
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"

@@ -1,0 +1,83 @@
+"""What is kept of a round of a confirmation, read from its companion's attributes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from search.confirm.opening import OpeningRecord
+from search.confirm.plan import Candidate, ConfirmPlan
+from search.confirm.statistics import FigureComparison, Interval, compare_with_figure, mean_interval
+from search.confirm.verdict import Verdict
+from search.errors import ConfirmError
+from search.study import PLAN_KEY
+
+VERDICT_KEY: Final = "confirm_verdict"
+"""Study user attribute of a companion: a `Verdict`."""
+TEST_KEY: Final = "confirm_test"
+"""Study user attribute of a companion: a `OpeningRecord`; none as long as the test set is closed."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is kept of a round.
+
+    Attributes:
+        name: Its companion's.
+        plan: What it trains.
+        is_whole: Whether all of its trials are there.
+        verdict: None until all of them have ended and somebody looked.
+        test: None as long as the test set is closed.
+    """
+
+    name: str
+    plan: ConfirmPlan
+    is_whole: bool
+    verdict: Verdict | None
+    test: OpeningRecord | None
+
+    @property
+    def winner(self) -> Candidate | None:
+        """Who won on validation; None where nobody did, and as long as nobody can tell."""
+        if self.verdict is None or self.verdict.winner is None:
+            return None
+        return self.plan.candidates[self.verdict.winner]
+
+    @property
+    def figure(self) -> FigureComparison | None:
+        """The winner's test accuracies beside the published figure; None without figure or scores."""
+        test = self.test
+        if self.plan.against == "recipe" or test is None or not test.is_scored:
+            return None
+        return compare_with_figure([one.accuracy for one in test.winner], test.images, self.plan.against)
+
+    @property
+    def test_difference(self) -> Interval | None:
+        """How much better the winner is than the reference on the test set, seed by seed."""
+        test = self.test
+        if test is None:
+            return None
+        theirs = {one.seed: one.accuracy for one in test.reference}
+        return mean_interval([one.accuracy - theirs[one.seed] for one in test.winner if one.seed in theirs])
+
+
+def read_round(name: str, attrs: Mapping[str, Any], is_whole: bool) -> Round:
+    """The round of the companion `name`, which has these user attributes.
+
+    Raises:
+        ConfirmError: They are not to be read.
+    """
+    verdict, test = attrs.get(VERDICT_KEY), attrs.get(TEST_KEY)
+    try:
+        return Round(
+            name,
+            ConfirmPlan.from_dict(attrs[PLAN_KEY]),
+            is_whole,
+            None if verdict is None else Verdict.from_dict(verdict),
+            None if test is None else OpeningRecord.from_dict(test),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfirmError(
+            f"study {name!r} holds a confirmation that cannot be read: {reason}; delete that study, or use "
+            "the version that made it"
+        ) from error

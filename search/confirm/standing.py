@@ -1,0 +1,93 @@
+"""What a round's trials have come to so far, recipe by recipe and seed by seed."""
+
+from dataclasses import dataclass
+
+from search.confirm.plan import ConfirmPlan
+from search.errors import ConfirmError
+from search.study import OpenStudy
+from search.summary import summarise_trials
+
+ENDED = ("complete", "pruned", "diverged", "failed")
+"""States that no trial leaves."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One recipe on one seed.
+
+    Attributes:
+        trial: The number of its trial in the companion.
+        seed: The seed.
+        state: One of `search.summary.STATES`.
+        value: Validation accuracy of its model, in [0, 1]; None while there is none, or where none came.
+        note: Why none came, in a few words; empty otherwise.
+    """
+
+    trial: int
+    seed: int
+    state: str
+    value: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All outcomes: those of each of the plan's recipes, in its order, by seed."""
+
+    outcomes: tuple[tuple[Outcome, ...], ...]
+
+    @property
+    def total(self) -> int:
+        """How many trials there are."""
+        return sum(map(len, self.outcomes))
+
+    @property
+    def ended(self) -> int:
+        """How many of them are over."""
+        return sum(outcome.state in ENDED for outcomes in self.outcomes for outcome in outcomes)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it waits or runs."""
+        return self.ended == self.total
+
+    def values(self, recipe: int) -> tuple[float | None, ...]:
+        """The accuracies of a recipe by seed; None where there is none."""
+        return tuple(outcome.value for outcome in self.outcomes[recipe])
+
+    def lacking(self, recipe: int) -> list[Outcome]:
+        """The ended trials of a recipe that left no model."""
+        return [one for one in self.outcomes[recipe] if one.state in ENDED and one.value is None]
+
+
+def read_standing(opened: OpenStudy, plan: ConfirmPlan) -> Standing:
+    """What the trials of the companion `opened` have come to.
+
+    Raises:
+        ConfirmError: It has other trials than its plan says, or was deleted meanwhile.
+    """
+    name = opened.study.study_name
+    try:
+        trials = summarise_trials(opened.study)
+    except KeyError as error:
+        raise ConfirmError(
+            f"study {name!r} is no more: somebody deleted it; the same command begins anew"
+        ) from error
+    runs = plan.runs()
+    wrong = next((n for n, run in enumerate(runs) if n >= len(trials) or trials[n].recipe != run), None)
+    if wrong is not None:
+        raise ConfirmError(
+            f"study {name!r} is damaged: trial {wrong} is not the one that its plan has; "
+            "--again begins a further round"
+        )
+    return Standing(
+        tuple(
+            tuple(
+                Outcome(number, seed, trial.state, trial.value if trial.has_model else None, trial.note)
+                for at, seed in enumerate(plan.seeds)
+                for number in (plan.run_of(recipe, at),)
+                for trial in (trials[number],)
+            )
+            for recipe in range(len(plan.recipes()))
+        )
+    )

@@ -1,0 +1,476 @@
+"""`cnn-search confirm`: from the plan to the test set, what it prints and writes, and good and bad input."""
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample
+import sqlalchemy
+from confirmed import BETTER, alike, enqueue, finish_trials, one_better, searched
+from conftest import Finished
+from test_search_cli import assert_refused
+from test_search_fleet import Search
+
+from search.assignment import Assignment
+from search.confirm.companion import open_round, read_rounds
+from search.confirm.opening import OpeningRecord
+from search.confirm.plan import ConfirmWish
+from search.confirm.round import TEST_KEY
+from search.events import Notice
+from search.fleet import Stop, WorkerFailed
+from search.study import OpenStudy, open_study
+from storage.database import Database, open_database
+from storage.schema import FILES
+from trainer.recipe import Recipe
+
+Cli = Callable[..., Finished]
+URL = "sqlite:///cnn-search.db"
+
+
+@dataclass
+class Fleet:
+    """Stands for worker processes: ends the trials that wait.
+
+    Attributes:
+        outcome: What a recipe comes to.
+        most: How many trials it ends in a call.
+        result: What `run_fleet` gives.
+        told: What it tells the view.
+        assignments: What it was to do.
+    """
+
+    model: bytes
+    outcome: Callable[[Recipe], Any] = alike
+    most: int = 1000
+    result: Stop = field(default_factory=Stop)
+    told: list[Any] = field(default_factory=list)
+    assignments: list[Assignment] = field(default_factory=list)
+
+    def __call__(self, opened: OpenStudy, assignment: Assignment, workers: int, show: Any) -> Stop:
+        """As `search.fleet.run_fleet`."""
+        self.assignments.append(assignment)
+        for event in self.told:
+            show(event)
+        finish_trials(opened, self.outcome, self.model, self.most)
+        return self.result
+
+
+@pytest.fixture(scope="module")
+def model(tensorflow: None) -> bytes:
+    """A model that was never trained."""
+    from trainer.model import build_model
+    from trainer.model_file import model_to_bytes
+
+    return model_to_bytes(build_model(Recipe()))
+
+
+@pytest.fixture
+def fleet(model: bytes, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Who trains, here with the sample for CIFAR-10."""
+    standing = Fleet(model)
+    monkeypatch.setattr("search.fleet.run_fleet", standing)
+    monkeypatch.setattr("search.runtime.start_tensorflow", lambda *_: None)
+    monkeypatch.setattr("trainer.data.load", lambda *_, **__: sample.load())
+    return standing
+
+
+@pytest.fixture
+def confirm(cli: Cli, fleet: Fleet) -> Cli:
+    """`cnn-search confirm --workers 1`, on a study of three complete trials in this folder."""
+    database = open_database(URL)
+    searched(database, [0.5, 0.6, 0.7], "cifar10")
+    database.close()
+    return lambda *arguments: cli("confirm", "--workers", 1, *arguments)
+
+
+@pytest.fixture
+def opened_tests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The trials whose models were scored on the test set, in order."""
+    import search.confirm.test_set
+
+    scored: list[int] = []
+    score = search.confirm.test_set._score
+
+    def spy(companion: Any, outcome: Any, evaluator: Any) -> Any:
+        scored.append(outcome.trial)
+        return score(companion, outcome, evaluator)
+
+    monkeypatch.setattr("search.confirm.test_set._score", spy)
+    return scored
+
+
+def with_study(use: Callable[[OpenStudy], Any]) -> Any:
+    """What `use` makes of the study in this folder."""
+    database = open_database(URL, create=False)
+    try:
+        return use(open_study(database, "cifar10"))
+    finally:
+        database.close()
+
+
+def test_equal_recipes_leave_the_test_set_closed(confirm: Cli, cli: Cli, opened_tests: list[int]) -> None:
+    """No winner is said, with every number behind it; no model is written, no image looked at."""
+    ended = confirm("--top", 2, "--seeds", 4)
+
+    assert ended.code == 0, ended.err
+    assert "No winner beyond noise." in ended.out
+    assert "The test set stays closed" in ended.out
+    assert re.search(
+        r"^trial 2 +70\.00 +7\d\.\d\d +7\d\.\d\d to 7\d\.\d\d +[+-]0\.\d\d", ended.out, re.MULTILINE
+    )
+    assert re.search(r"^the article's +7\d\.\d\d +7\d\.\d\d to", ended.out, re.MULTILINE)
+    assert len(re.findall(r"^ *\d+ +7\d\.\d\d +7\d\.\d\d +7\d\.\d\d$", ended.out, re.MULTILINE)) == 4
+    assert ended.out.endswith("\nwrote confirm.html\n")
+    assert not Path("winner.h5").exists()
+    assert opened_tests == []
+    assert with_study(read_rounds)[0].test is None
+    assert "no winner beyond noise; the test set stays closed" in cli("status").out
+    assert cli("best").out.endswith(
+        "Not confirmed: on 4 fresh seeds ('cifar10-confirm'), no winner beyond noise.\n"
+    )
+
+
+def test_the_winner_is_tested_once(
+    confirm: Cli,
+    cli: Cli,
+    fleet: Fleet,
+    opened_tests: list[int],
+    model: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its models and the article's; asked again, the record is shown without the data, and is the same."""
+    fleet.outcome = one_better
+    first = confirm("--seeds", 3)
+
+    assert first.code == 0, first.err
+    assert "The winner is trial 2." in first.out
+    assert re.search(r"Test set, opened once for these models at .* \(opening 1 of", first.out)
+    # Three recipes a seed: the best, the next, the article's.
+    assert opened_tests == [0, 3, 6, 2, 5, 8]
+    assert Path("winner.h5").read_bytes() == fleet.model
+    assert "asked for 3, no others differ" in first.out
+    record = with_study(read_rounds)[0].test
+    assert [one.trial for one in record.winner] == [0, 3, 6]
+    assert (record.images, len(record.attempts)) == (100, 1)
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the data are looked at")
+
+    monkeypatch.setattr("trainer.data.load", load)
+    Path("winner.h5").unlink()
+    again = confirm()
+
+    assert (again.code, again.out) == (0, first.out)
+    assert len(opened_tests) == 6
+    assert len(fleet.assignments) == 1
+    assert Path("winner.h5").exists()
+    assert "Confirmed: its recipe (trial 2) is +10." in cli("best").out
+    told = json.loads(cli("best", "--json").out)["confirmation"]
+    assert (told["is_confirmed"], told["companion"]) == (True, "cifar10-confirm")
+    assert "the winner is trial 2; tested" in cli("status").out
+    assert json.loads(cli("status", "--json").out)["confirm"][0]["winner"] == 2
+
+
+def test_scores_that_were_not_stored_are_made_again(
+    confirm: Cli, fleet: Fleet, opened_tests: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends in between has left its intention; the next one comes to the same numbers."""
+    fleet.outcome = one_better
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("search.confirm.test_set._score", interrupt)
+        stopped = confirm("--seeds", 3)
+    assert (stopped.code, stopped.out) == (130, "")
+    before = with_study(read_rounds)[0].test
+    assert (before.is_scored, len(before.attempts)) == (False, 1)
+
+    ended = confirm()
+
+    assert ended.code == 0, ended.err
+    assert "scored 2 times, as a process ended before it had stored the scores" in ended.out
+    after = with_study(read_rounds)[0].test
+    assert after.attempts[0] == before.attempts[0]
+    assert len(opened_tests) == 6
+
+    def forget(opened: OpenStudy) -> OpeningRecord:
+        companion = open_study(opened.database, "cifar10-confirm")
+        companion.study.set_user_attr(TEST_KEY, before.to_dict())
+        return after
+
+    with_study(forget)
+    confirm()
+    once_more = with_study(read_rounds)[0].test
+    assert (once_more.winner, once_more.reference) == (after.winner, after.reference)
+
+
+def test_the_data_are_there_before_the_test_set_is_said_to_be_open(
+    confirm: Cli, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them nothing is recorded but the verdict."""
+    from trainer.errors import DataError
+
+    fleet.outcome = one_better
+    confirm("--minutes", 1, "--seeds", 3, "--output", "a")
+    with_study(
+        lambda opened: open_study(opened.database, "cifar10-confirm").study.set_user_attr(TEST_KEY, None)
+    )
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise DataError("no CIFAR-10 here")
+
+    monkeypatch.setattr("trainer.data.load", load)
+
+    assert_refused_after_saying(confirm(), "no CIFAR-10 here")
+    assert with_study(read_rounds)[0].test is None
+
+
+def assert_refused_after_saying(ended: Finished, words: str) -> None:
+    """Exit code 1, nothing on stdout, and the reason last."""
+    assert (ended.code, ended.out) == (1, "")
+    assert words in ended.err.strip().split("\n")[-1]
+
+
+@pytest.mark.parametrize(("figure", "beyond"), [(0.001, True), (0.9, False)])
+def test_a_published_figure_is_met_on_the_test_set(
+    confirm: Cli, cli: Cli, fleet: Fleet, opened_tests: list[int], figure: float, beyond: bool
+) -> None:
+    """By the recipe of the highest mean, whose models alone are tested; the article's is not trained."""
+    fleet.outcome = one_better
+    ended = confirm("--against", figure, "--seeds", 3, "--json")
+
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)
+    assert (told["against"], told["verdict"]["winner"], told["total"]) == (figure, 2, 6)
+    assert opened_tests == [0, 2, 4]
+    assert told["test"]["figure"]["is_beyond"] is beyond
+    assert [one["trial"] for one in told["recipes"]] == [2, 1]
+    text = confirm().out
+    assert f"{'' if beyond else 'not '}beyond noise of {100 * figure:.2f} %" in text
+    assert "it covers other seeds" in text
+    said = cli("best").out
+    assert ("Confirmed: beyond noise" in said, "Not confirmed: not beyond" in said) == (beyond, not beyond)
+
+
+def test_json_holds_all_of_it(confirm: Cli, fleet: Fleet) -> None:
+    """Recipes, runs, means, differences, verdict, test and files; shares, not percent."""
+    fleet.outcome = one_better
+    told = json.loads(confirm("--seeds", 3, "--json", "--output", "out").out)
+
+    assert told["files"] == ["out/winner.h5", "out/confirm.html"]
+    assert (told["study"], told["companion"], told["round"]) == ("cifar10", "cifar10-confirm", 1)
+    best, _, article = told["recipes"]
+    assert (best["trial"], best["search_value"], article["trial"]) == (2, 0.7, None)
+    assert [run["seed"] for run in best["runs"]] == told["seeds"]
+    assert best["recipe"]["dropout_block1"] == BETTER
+    assert best["mean"]["low"] < best["mean"]["mean"] < best["mean"]["high"]
+    assert best["difference"]["low"] > 0
+    assert article["difference"] is None
+    assert told["verdict"]["text"] == "The winner is trial 2."
+    values = {run["trial"]: run["value"] for run in best["runs"]}
+    assert values[told["verdict"]["median_trial"]] == sorted(values.values())[1]
+    assert (told["test"]["is_open"], told["test"]["opening"], told["test"]["images"]) == (True, 1, 100)
+    assert len(told["test"]["winner"]) == len(told["test"]["reference"]) == 3
+
+
+def test_the_page_needs_nothing_else(confirm: Cli, fleet: Fleet) -> None:
+    """No address of another machine that a browser would fetch from; names are no markup."""
+    fleet.outcome = one_better
+    confirm("--seeds", 3)
+    page = Path("confirm.html").read_text()
+    own, _, rest = page.partition("<script")
+
+    assert page.startswith("<!doctype html>")
+    assert "The winner is trial 2." in own
+    for tag in re.findall(
+        r"<(?:script|link|img|iframe)\b[^>]*>", page.rpartition("</script>")[0][:2000] + own
+    ):
+        assert "src=" not in tag
+        assert "href=" not in tag
+    assert "the article&#x27;s" in rest or "the article&#x27;s" in own
+    assert "minus the article" in rest
+
+
+def test_no_verdict_before_the_end(confirm: Cli, fleet: Fleet, opened_tests: list[int]) -> None:
+    """Interrupted, it shows what there is and no interval; the same command goes on."""
+    fleet.outcome, fleet.most = one_better, 5
+    fleet.result = Stop(requests=1)
+    stopped = confirm("--seeds", 3)
+
+    assert stopped.code == 130
+    assert "No verdict yet: 5 of 9 trials have ended." in stopped.out
+    assert " to " not in re.findall(r"^trial 2 +70.*$", stopped.out, re.MULTILINE)[0]
+    assert "waiting" in stopped.out
+    assert "interrupted; the same command goes on where it stopped" in stopped.err
+    assert (Path("confirm.html").exists(), Path("winner.h5").exists()) == (True, False)
+
+    fleet.most, fleet.result = 1000, Stop()
+    ended = confirm()
+    assert ended.code == 0
+    assert "The winner is trial 2." in ended.out
+    assert [one.study for one in fleet.assignments] == ["cifar10-confirm"] * 2
+
+
+def test_a_worker_that_fails_is_told(confirm: Cli, fleet: Fleet) -> None:
+    """With exit code 1, and what there is; the record of the round goes on with the next call."""
+    fleet.told = [WorkerFailed(0, "killed by SIGKILL"), Notice("away")]
+    fleet.most = 2
+    ended = confirm("--seeds", 2)
+
+    assert ended.code == 1
+    assert "cnn-search: worker 0: killed by SIGKILL" in ended.err
+    assert "2 of 6 trials have ended" in ended.out
+
+
+def test_a_recipe_that_diverges_is_told(confirm: Cli, fleet: Fleet) -> None:
+    """For which seed, and what it means; the reference's means something else."""
+    left = ["diverged"]
+    fleet.outcome = lambda recipe: (
+        left.pop() if left and recipe.dropout_block1 == BETTER else one_better(recipe)
+    )
+    ended = confirm("--seeds", 3)
+
+    assert re.search(
+        r"^trial 2: seed \d+ diverged \(left the numbers in epoch 2\): it cannot win", ended.out, re.M
+    )
+    assert "No winner beyond noise." in ended.out
+
+
+def test_a_further_round_counts_the_openings(confirm: Cli, fleet: Fleet) -> None:
+    """After the study went on; without that, it is refused."""
+    fleet.outcome = one_better
+    confirm("--seeds", 3)
+    refused = confirm("--again")
+    assert_refused(refused, 1, "nothing has changed since round 1", "search on first")
+
+    def go_on(opened: OpenStudy) -> None:
+        enqueue(opened, Recipe(dropout_block1=0.25, epochs=3))
+        finish_trials(opened, lambda _: 0.65, fleet.model)
+
+    with_study(go_on)
+    ended = confirm("--again")
+
+    assert ended.code == 0, ended.err
+    assert "on 3 fresh seeds" in ended.out
+    assert "It is round 2" in ended.out
+    assert "study 'cifar10', round 2: the recipes of the best 3 of 4 complete trials" in ended.out
+    assert "(opening 2 of this study's rounds)" in ended.out
+    assert "Beginning round 2 of confirming 'cifar10': 'cifar10-confirm-2'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--against", "77.37"], ["--against", "77.37 is no accuracy between 0 and 1", "write 0.7737"]),
+        (["--against", "recipes"], ["'recipes' is neither a test accuracy, such as 0.7737, nor 'recipe'"]),
+        (["--against", "nan"], ["nan is no accuracy"]),
+        (["--against", "0"], ["0 is no accuracy"]),
+        (["--against", "100"], ["100 is no accuracy"]),
+        (["--seeds", "1"], ["--seeds", "1 is not in the range 2<=x<=100"]),
+        (["--top", "0"], ["--top", "0 is not in the range 1<=x<=20"]),
+        (["--trials", "3"], ["No such option", "--trials"]),
+    ],
+)
+def test_wrong_usage_exits_2(cli: Cli, arguments: list[str], words: list[str]) -> None:
+    """The value is named, and what it could be."""
+    assert_refused(cli("confirm", *arguments), 2, *words)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_what_cannot_be_confirmed_is_refused(cli: Cli, fleet: Fleet) -> None:
+    """No database, no study, nothing but the yardstick; each says the way on."""
+    assert_refused(cli("confirm"), 1, "no such file; `cnn-search run` starts a study there")
+    cli("init")
+    assert_refused(cli("confirm", "--study", "x"), 1, "has no study 'x'")
+    assert_refused(cli("confirm"), 1, "nothing to confirm; `cnn-search run` searches on")
+    assert fleet.assignments == []
+
+
+def test_another_wish_names_the_plan(confirm: Cli) -> None:
+    """And the way on; what was asked for before is not lost."""
+    confirm("--seeds", 3)
+
+    assert_refused(confirm("--seeds", 5), 1, "it has --seeds 3, not 5; --again begins a further round")
+    assert_refused(confirm("--against", 0.7), 1, "it has --against recipe, not 0.7")
+    assert confirm("--seeds", 3).code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "worker", "init", "best", "plot", "confirm"])
+def test_a_companion_is_no_study_to_search(confirm: Cli, cli: Cli, command: str) -> None:
+    """The message names the study that is; `status` shows its trials."""
+    confirm("--seeds", 2)
+
+    refused = cli(command, "--study", "cifar10-confirm")
+
+    assert_refused(refused, 1, "study 'cifar10-confirm' only confirms 'cifar10'", "`cnn-search confirm`")
+    shown = cli("status", "--study", "cifar10-confirm")
+    assert "confirms study 'cifar10'" in shown.out
+
+
+def test_a_model_that_is_gone_or_damaged_is_told(
+    confirm: Cli, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its digest, before anything is scored or written; the verdict stays."""
+    fleet.outcome = one_better
+
+    def damaging(opened: OpenStudy, *arguments: Any) -> Stop:
+        stop = fleet(opened, *arguments)
+        database: Database = opened.database
+        with database._backend.engine.begin() as connection:
+            connection.execute(sqlalchemy.update(FILES).values(content=b"other"))
+        return stop
+
+    monkeypatch.setattr("search.fleet.run_fleet", damaging)
+    ended = confirm("--seeds", 2)
+
+    assert (ended.code, ended.out) == (1, "")
+    assert "is damaged: 5 bytes" in ended.err
+    assert not Path("winner.h5").exists()
+    (current,) = with_study(read_rounds)
+    assert current.winner is not None
+    assert isinstance(current.test, OpeningRecord)
+    assert not current.test.is_scored
+
+
+def test_a_password_is_never_shown(cli: Cli) -> None:
+    """Neither in errors nor in the command that goes on."""
+    ended = cli("confirm", "--storage", "postgresql://ann:hunter2@127.0.0.1:1/d")
+
+    assert ended.code == 1
+    assert "hunter2" not in ended.out + ended.err
+
+
+@pytest.mark.full_data
+def test_real_workers_killed_and_resumed(
+    spawn: Callable[..., subprocess.Popen[str]], cifar10: Path, url: str, tmp_path: Path
+) -> None:
+    """The command is killed in the middle of a trial; the same command goes on, to the verdict."""
+    database = open_database(url)
+    opened = searched(database, [0.5, 0.6], "cifar10")
+    given = ("--storage", url, "--data", cifar10, "--workers", 1, "--output", tmp_path, "--device", "cpu")
+    small = ("--top", 1, "--seeds", 2, "--against", 0.9, "--checkpoint-epochs", 1)
+    first = Search(spawn("confirm", *given, *small), url)
+    first.wait_for("trial 0 epoch 1/3")
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+
+    code, out, err = Search(spawn("confirm", *given), url).finish()
+
+    assert code == 0, err
+    assert "trial 0 epoch 3/3" in err
+    assert "not beyond noise of 90.00 %" in out
+    (current,) = read_rounds(opened)
+    assert current.test is not None
+    assert (current.test.images, len(current.test.winner)) == (10_000, 2)
+    _, companion, _ = open_round(opened, ConfirmWish(), again=False)
+    assert [trial.state.name for trial in companion.study.trials] == ["COMPLETE"] * 2
+    assert [len(trial.intermediate_values) for trial in companion.study.trials] == [3] * 2
+    database.close()

@@ -1,0 +1,413 @@
+"""search.confirm: what is planned, how its companion is made whole whatever happens, and what it comes to."""
+
+import dataclasses
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import optuna
+import pytest
+from confirmed import BETTER, alike, enqueue, finish_trials, one_better, searched
+from optuna.pruners import NopPruner
+from optuna.trial import TrialState
+
+from search.confirm.companion import keep_first, open_round, read_rounds, settle_verdict
+from search.confirm.lookup import find_confirmation, rounds_json, status_lines
+from search.confirm.plan import Candidate, ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
+from search.confirm.round import VERDICT_KEY
+from search.confirm.standing import read_standing
+from search.confirm.verdict import Verdict
+from search.errors import ConfirmError, StudyError
+from search.strategy import attach_strategy
+from search.study import PLAN_KEY, OpenStudy, Wishes, open_or_create_study, open_study
+from search.summary import RECIPE_KEY, summarise_trials
+from storage.companions import COMPANION_KEY, IDENTITY_KEY
+from storage.database import Database, open_database
+from trainer.recipe import Recipe
+
+SMALL = ConfirmWish(top=2, seeds=3)
+
+
+def plan_of(
+    opened: OpenStudy, wish: ConfirmWish = SMALL, earlier: tuple[ConfirmPlan, ...] = ()
+) -> ConfirmPlan:
+    """The plan for the study as it is."""
+    return make_plan("sample", "i", opened.settings, summarise_trials(opened.study), wish, earlier)
+
+
+def test_the_best_recipes_are_planned_seed_by_seed(database: Database) -> None:
+    """Never trial 0 itself; the reference is the yardstick, and all have the same fresh seeds."""
+    opened = searched(database, [0.9, 0.5, 0.7, 0.6])
+
+    plan = plan_of(opened)
+
+    assert [(one.trial, one.value) for one in plan.candidates] == [(2, 0.7), (3, 0.6)]
+    assert (plan.round, plan.top, plan.against, plan.complete) == (1, 2, "recipe", 4)
+    assert plan.reference == opened.settings.article_recipe
+    runs = plan.runs()
+    assert len(runs) == 9
+    assert [run.seed for run in runs] == [seed for seed in plan.seeds for _ in range(3)]
+    assert [run.dropout_block1 for run in runs] == [0.1, 0.15, 0.3] * 3
+    assert runs[plan.run_of(1, 2)] == dataclasses.replace(plan.candidates[1].recipe, seed=plan.seeds[2])
+    assert ConfirmPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_a_figure_needs_no_reference(database: Database) -> None:
+    """Nothing is trained beside the candidates."""
+    plan = plan_of(searched(database, [0.9, 0.5, 0.7]), ConfirmWish(2, 3, 0.7737))
+
+    assert (plan.reference, plan.against, len(plan.runs())) == (None, 0.7737, 6)
+    assert ConfirmPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    with pytest.raises(ValueError, match="format 9"):
+        ConfirmPlan.from_dict({**plan.to_dict(), "format": 9})
+
+
+def test_recipes_that_differ_in_their_seed_alone_are_one(database: Database) -> None:
+    """The best of them stands for all; those of the yardstick are none. There may be fewer than asked for."""
+    opened = searched(database, [0.5, 0.6])
+    for recipe in (Recipe(dropout_block1=0.05, epochs=3, seed=77), opened.settings.article_recipe):
+        enqueue(opened, dataclasses.replace(recipe, seed=88))
+    finish_trials(opened, lambda _: 0.8)
+
+    assert [(one.trial, one.value) for one in plan_of(opened).candidates] == [(2, 0.8)]
+
+
+def test_seeds_are_fresh() -> None:
+    """None that something was trained with, all different, the same each time, others in each round."""
+    first, second = (fresh_seeds(7, number, (), 5) for number in (1, 2))
+
+    assert fresh_seeds(7, 1, (), 5) == first
+    assert fresh_seeds(8, 1, (), 5) != first
+    assert len(set(first)) == 5
+    assert not set(first) & set(second)
+    assert fresh_seeds(7, 1, first[:3], 2) == first[3:]
+    assert len(set(fresh_seeds(7, 1, first, 100)) - set(first)) == 100
+    assert all(0 <= seed < 2**31 for seed in fresh_seeds(7, 1, (), 100))
+
+
+def test_a_studys_own_seeds_are_not_fresh(database: Database) -> None:
+    """Neither those that its trials trained with, nor those of earlier rounds."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    first = plan_of(opened)
+    enqueue(opened, Recipe(dropout_block1=0.5, epochs=3, seed=first.seeds[1]))
+    finish_trials(opened, lambda _: 0.1)
+
+    assert first.seeds[1] not in plan_of(opened).seeds
+    assert not set(plan_of(opened, earlier=(first,)).seeds) & set(first.seeds)
+
+
+def test_a_study_without_candidates_has_nothing_to_confirm(database: Database) -> None:
+    """Only the yardstick is complete, or not even that."""
+    opened = searched(database, [0.9])
+
+    with pytest.raises(
+        ConfirmError, match=r"no complete trial besides the article's recipe.*run` searches on"
+    ):
+        open_round(opened, SMALL, again=False)
+    assert read_rounds(opened) == []
+    assert database.storage.get_all_studies()[0].study_name == "sample"
+
+
+def test_the_companion_has_exactly_what_is_planned(any_database: Database) -> None:
+    """As many trials as there are runs, each with its recipe, none of them ever pruned; and the settings."""
+    opened = searched(any_database, [0.5, 0.6, 0.7])
+
+    current, companion, begun = open_round(opened, SMALL, again=False)
+
+    assert (begun, current.name, current.is_whole, current.verdict) == (True, "sample-confirm", True, None)
+    assert any_database.read_limit(companion.study) == 9
+    trials = companion.study.get_trials(deepcopy=False)
+    assert [Recipe.from_dict(trial.user_attrs[RECIPE_KEY]) for trial in trials] == list(current.plan.runs())
+    assert {trial.state for trial in trials} == {TrialState.WAITING}
+    assert companion.settings == opened.settings
+    assert companion.confirms == "sample"
+    assert isinstance(attach_strategy(companion).pruner, NopPruner)
+    (waiting,) = any_database.open_companions(opened.study)
+    assert (waiting.name, waiting.waiting) == ("sample-confirm", 9)
+    again, _, begun = open_round(opened, ConfirmWish(), again=True)
+    assert (again.plan, begun) == (current.plan, False)
+
+
+def steps_of_creation(monkeypatch: pytest.MonkeyPatch, storage: Any, dies_at: int) -> list[str]:
+    """Let the process die, as it were, at so many writes of studies and trials from now on."""
+    done: list[str] = []
+    names = ("set_study_user_attr", "set_study_system_attr", "create_new_trial", "create_new_study")
+
+    def guard(name: str) -> Any:
+        method = getattr(storage, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if len(done) == dies_at:
+                raise KeyboardInterrupt
+            done.append(name)
+            return method(*arguments, **options)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(storage, name, guard(name))
+    return done
+
+
+@pytest.mark.parametrize("dies_at", range(0, 20))
+def test_what_a_killed_process_leaves_is_completed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    """At whatever write it dies; until the last one, no worker sees anything of it."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    with monkeypatch.context() as patch:
+        done = steps_of_creation(patch, database.storage, dies_at)
+        try:
+            open_round(opened, SMALL, again=False)
+        except KeyboardInterrupt:
+            assert database.open_companions(opened.study) == []
+            assert len(done) == dies_at
+        else:
+            assert dies_at > 16
+
+    current, companion, _ = open_round(opened, ConfirmWish(), again=False)
+
+    # Before the plan was written nobody could know what was wished for.
+    assert len(current.plan.runs()) == (9 if dies_at > 1 else 20 - 5)
+    recipes = [Recipe.from_dict(trial.user_attrs[RECIPE_KEY]) for trial in companion.study.trials]
+    assert recipes == list(current.plan.runs())
+    assert database.read_limit(companion.study) == len(recipes)
+    assert len(database.storage.get_all_studies()) == 2
+    assert len(database.open_companions(opened.study)) == 1
+
+
+def test_two_at_once_make_one_companion(any_url: str) -> None:
+    """One makes it, the others find it."""
+    database = open_database(any_url)
+    searched(database, [0.5, 0.6, 0.7])
+
+    def confirm(_: int) -> tuple[str, bool]:
+        own = open_database(any_url)
+        current, _, begun = open_round(open_study(own, "sample"), SMALL, again=False)
+        own.close()
+        return current.name, begun
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(confirm, range(4)))
+
+    assert sorted(made) == [("sample-confirm", False)] * 3 + [("sample-confirm", True)]
+    assert len(database.storage.get_all_studies()) == 2
+    database.close()
+
+
+def test_a_name_that_is_taken_is_left_alone(database: Database) -> None:
+    """The companion gets another one, and is found by what it is."""
+    opened = searched(database, [0.5, 0.6])
+    open_or_create_study(database, "sample-confirm", Wishes())
+
+    current, _, _ = open_round(opened, SMALL, again=False)
+
+    assert current.name == "sample-confirm-2"
+    assert [one.name for one in read_rounds(opened)] == ["sample-confirm-2"]
+    assert len(open_study(database, "sample-confirm").study.trials) == 1
+
+
+def test_another_wish_is_refused_with_the_way_on(database: Database) -> None:
+    """The plan is named; what is the same or left open is none."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    open_round(opened, SMALL, again=False)
+
+    for wish, words in (
+        (ConfirmWish(top=3), "it has --top 2, not 3; leave these options out"),
+        (ConfirmWish(seeds=9), "--seeds 3, not 9"),
+        (ConfirmWish(against=0.7), "--against recipe, not 0.7"),
+    ):
+        with pytest.raises(ConfirmError, match=words):
+            open_round(opened, wish, again=False)
+    assert open_round(opened, SMALL, again=False)[0].plan.round == 1
+
+
+def run_round(opened: OpenStudy, outcome: Any, wish: ConfirmWish = SMALL, *, again: bool = False) -> Verdict:
+    """A whole round but for the test set."""
+    current, companion, _ = open_round(opened, wish, again=again)
+    finish_trials(companion, outcome)
+    return settle_verdict(companion, current.plan, read_standing(companion, current.plan))
+
+
+def test_a_verdict_is_kept(database: Database) -> None:
+    """The first one, whatever is decided later; it comes back as it was."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    verdict = run_round(opened, one_better)
+    (current,) = read_rounds(opened)
+
+    assert current.verdict == verdict
+    assert current.winner == current.plan.candidates[0]
+    assert current.winner is not None
+    assert current.winner.recipe.dropout_block1 == BETTER
+    companion = open_study(database, current.name)
+    again = settle_verdict(companion, current.plan, read_standing(companion, current.plan))
+    assert again == verdict
+    kept = keep_first(companion, VERDICT_KEY, lambda former: former or {})
+    assert Verdict.from_dict(kept) == verdict
+
+
+def test_equal_recipes_have_no_winner(database: Database) -> None:
+    """Whatever they had in the search."""
+    assert run_round(searched(database, [0.5, 0.6, 0.9]), alike).winner is None
+
+
+@pytest.mark.parametrize("outcome", ["diverged", "failed"])
+def test_a_recipe_that_lacks_a_seed_cannot_win(database: Database, outcome: str) -> None:
+    """However good it is on the others; against a figure the next one is the highest."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    left = [outcome]
+
+    def fails_once(recipe: Recipe) -> Any:
+        return left.pop() if left and recipe.dropout_block1 == BETTER else one_better(recipe)
+
+    verdict = run_round(opened, fails_once)
+
+    assert verdict.winner is None
+    (current,) = read_rounds(opened)
+    standing = read_standing(open_study(database, current.name), current.plan)
+    assert [one.state for one in standing.lacking(0)] == [outcome]
+    assert standing.lacking(1) == []
+
+
+def test_a_further_round_asks_something_else(database: Database) -> None:
+    """After the study went on, or with another wish; the same again on other seeds is refused."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    run_round(opened, alike)
+    first = read_rounds(opened)[0].plan
+    with pytest.raises(ConfirmError, match="nothing has changed since round 1"):
+        open_round(opened, ConfirmWish(2, 3), again=True)
+
+    run_round(opened, alike, ConfirmWish(2, 4), again=True)
+    enqueue(opened, Recipe(dropout_block1=0.5, epochs=3))
+    finish_trials(opened, lambda _: 0.9)
+    third, companion, begun = open_round(opened, ConfirmWish(2, 4), again=True)
+
+    assert (begun, third.plan.round, third.name) == (True, 3, "sample-confirm-3")
+    assert third.plan.candidates[0].value == 0.9
+    assert not set(third.plan.seeds) & set(first.seeds)
+    same, _, begun = open_round(opened, ConfirmWish(), again=True)
+    assert (begun, same.plan) == (False, third.plan)
+    assert len(companion.study.trials) == 12
+    assert [one.plan.round for one in read_rounds(opened)] == [1, 2, 3]
+
+
+def test_a_failed_trial_allows_another_try(database: Database) -> None:
+    """A machine's fault tells nothing about a recipe."""
+    opened = searched(database, [0.5, 0.6])
+    left = ["failed"]
+    run_round(opened, lambda recipe: left.pop() if left else alike(recipe))
+
+    assert open_round(opened, ConfirmWish(2, 3), again=True)[0].plan.round == 2
+
+
+def test_a_damaged_companion_is_told(database: Database) -> None:
+    """Its trials are not the plan's: nothing is made of them, and a further round may follow."""
+    opened = searched(database, [0.5, 0.6])
+    current, companion, _ = open_round(opened, SMALL, again=False)
+    other = Recipe(epochs=3, seed=1).to_dict()
+    trial_id = companion.study.trials[2]._trial_id
+    database.storage.set_trial_user_attr(trial_id, RECIPE_KEY, other)
+
+    with pytest.raises(ConfirmError, match=r"'sample-confirm' is damaged: trial 2 .*--again"):
+        read_standing(companion, current.plan)
+    assert open_round(opened, SMALL, again=True)[0].name == "sample-confirm-2"
+
+
+def test_an_unreadable_plan_is_told_and_hides_nothing_else(database: Database) -> None:
+    """`confirm` refuses to guess; `best` and `status` say so and go on."""
+    opened = searched(database, [0.5, 0.6])
+    _, companion, _ = open_round(opened, SMALL, again=False)
+    plan = companion.study.user_attrs[PLAN_KEY]
+    companion.study.set_user_attr(PLAN_KEY, {**plan, "format": 2})
+
+    with pytest.raises(
+        ConfirmError, match=r"'sample-confirm' holds a confirmation that cannot be read: format 2"
+    ):
+        open_round(opened, SMALL, again=False)
+    trial = summarise_trials(opened.study)[1]
+    assert "cannot be told" in find_confirmation(opened, trial).text
+    assert status_lines(opened)[0].startswith("confirm: study 'sample-confirm' holds")
+
+
+def test_a_companion_that_was_deleted_is_begun_anew(database: Database) -> None:
+    """Meanwhile it is said to be gone; of the old one nothing is left."""
+    opened = searched(database, [0.5, 0.6])
+    current, companion, _ = open_round(opened, SMALL, again=False)
+    optuna.delete_study(study_name=current.name, storage=database.storage)
+
+    with pytest.raises(ConfirmError, match="is no more"):
+        read_standing(companion, current.plan)
+    with pytest.raises(ConfirmError, match="is no more"):
+        keep_first(companion, VERDICT_KEY, lambda _: {})
+    assert database.open_companions(opened.study) == []
+    assert open_round(opened, SMALL, again=False)[2]
+
+
+def test_a_companion_is_no_search(database: Database) -> None:
+    """Nobody draws trials for it, confirms it, or makes a search of one that is half made."""
+    opened = searched(database, [0.5, 0.6])
+    _, companion, _ = open_round(opened, SMALL, again=False)
+    study = optuna.create_study(storage=database.storage, study_name="half", direction="maximize")
+    study.set_user_attr(PLAN_KEY, {"study": "sample", "identity": "x"})
+
+    with pytest.raises(StudyError, match="only confirms 'sample'"):
+        companion.check_is_search()
+    with pytest.raises(StudyError, match="only confirms 'sample'"):
+        open_round(companion, SMALL, again=False)
+    with pytest.raises(StudyError, match="made by another program"):
+        open_or_create_study(database, "half", Wishes())
+    opened.check_is_search()
+    assert status_lines(companion) == ["confirms study 'sample': `cnn-search confirm` shows what it came to"]
+
+
+def test_a_study_of_before_gets_an_identity(database: Database) -> None:
+    """Which ties its companion to it."""
+    opened = searched(database, [0.5, 0.6])
+    storage, study_id = database.storage, opened.study._study_id
+    storage.set_study_system_attr(study_id, IDENTITY_KEY, None)
+
+    _, companion, _ = open_round(opened, SMALL, again=False)
+
+    attrs = [storage.get_study_system_attrs(one._study_id) for one in (opened.study, companion.study)]
+    assert attrs[0][IDENTITY_KEY] == attrs[1][COMPANION_KEY] != attrs[1][IDENTITY_KEY]
+
+
+def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
+    """Before, while it runs, after it; and of a trial that came later, or differs in its seed alone."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+
+    def told(number: int) -> tuple[bool | None, str]:
+        found = find_confirmation(opened, summarise_trials(opened.study)[number])
+        return found.is_confirmed, found.text
+
+    assert told(2) == (
+        None,
+        "Not confirmed yet: `cnn-search confirm` trains it again on fresh seeds and says.",
+    )
+    assert (status_lines(opened), rounds_json(opened)) == ([], [])
+    current, companion, _ = open_round(opened, SMALL, again=False)
+    finish_trials(companion, one_better, most=4)
+    assert told(2) == (None, "Not confirmed yet: 'sample-confirm' trains it on 3 fresh seeds.")
+    assert status_lines(opened) == ["confirm, round 1 ('sample-confirm'): 4 of 9 trials ended"]
+    run_round(opened, one_better)
+    confirmed, text = told(2)
+    assert confirmed
+    assert text.startswith("Confirmed: its recipe (trial 2) is +10.")
+    assert told(1) == (
+        False,
+        "Not confirmed: on 3 fresh seeds ('sample-confirm'), the winner is trial 2.",
+    )
+    assert status_lines(opened) == [
+        "confirm, round 1 ('sample-confirm'): the winner is trial 2; not tested yet"
+    ]
+    assert rounds_json(opened)[0]["winner"] == 2
+    enqueue(opened, dataclasses.replace(current.plan.candidates[0].recipe, seed=99))
+    enqueue(opened, Recipe(dropout_block1=0.5, epochs=3))
+    finish_trials(opened, lambda _: 0.9)
+    assert told(3)[0]
+    assert told(4)[1].endswith("`cnn-search confirm --again` compares the best of now.")
+
+
+def test_a_candidate_is_a_value() -> None:
+    """Equal ones are equal, for plans to be compared."""
+    assert Candidate(1, 0.5, Recipe()) == Candidate(1, 0.5, Recipe())
