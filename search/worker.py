@@ -143,7 +143,7 @@ class Worker:
                 self._rest()
 
     def _ask(self) -> tuple[ServedStudy, Trial] | None:
-        """The next trial and its study, a companion's that waits or one of its own; None where there is none."""
+        """The next trial and its study, a companion's that waits or one of its own; None for none now."""
         for companion in self._companions.find_waiting():
             # Others were faster, or somebody deleted it.
             with contextlib.suppress(TrialLimitReached, KeyError):
