@@ -190,16 +190,15 @@ def test_a_trial_is_finished_where_the_target_is_reached_in_its_last_epoch(
 def test_a_worker_that_waits_for_others_hears_of_it(
     database: Database, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also within its rest, which would here last until the test's time is up; what runs there runs on."""
+    """And ends, though a trial runs elsewhere; that runs on."""
     opened = open_sample_study(database)
     enqueue(opened, Recipe(epochs=1))
     elsewhere.ask()
     last = elsewhere.ask()
     aim(opened, TARGET)
-    monkeypatch.setattr("search.worker.REST_SECONDS", 3600.0)
-    monkeypatch.setattr(
-        "search.worker.time.sleep", lambda _: last.finish(TrialState.COMPLETE, TARGET, [MODEL])
-    )
+    ends = [partial(last.finish, TrialState.COMPLETE, TARGET, [MODEL])]
+    # While it rests.
+    monkeypatch.setattr("search.worker.time.sleep", lambda _: ends and ends.pop()())
 
     assert work(opened, 2).events == []
     assert states(opened) == ["RUNNING", "COMPLETE"]
