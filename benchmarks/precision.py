@@ -28,7 +28,7 @@ FIGURES = (
 def main() -> None:
     """Print a line for each seed, then means, standard deviations and paired differences."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="at least 2")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--train-samples", type=int, default=40_000)
