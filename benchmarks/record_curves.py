@@ -1,6 +1,7 @@
-"""Record real learning curves of random recipes of the space `article`, for `benchmarks/replay.py` to replay.
+"""Record real learning curves of random recipes of a space, for `benchmarks/replay.py` to replay.
 
     .venv/bin/python benchmarks/record_curves.py [--recipes 240] [--epochs 27] [--train-samples 4000]
+        [--space article] [--sampler random]
         [--validation-samples 4000] [--work curves.jsonl] [--output benchmarks/curves.npz]
 
 The article's recipe comes first, for its 100 epochs, with several seeds; then the random recipes, each for
@@ -21,10 +22,12 @@ from typing import Any
 import optuna
 from curves import Curve, pack
 from machine import describe_machine
+from methods import SparseStartSampler
 
 from search.named_spaces import NAMED
 from search.runtime import count_cores, start_tensorflow
 from search.space import suggest
+from search.study import Settings
 from trainer.recipe import ARTICLE, Recipe
 
 ARTICLE_SEEDS = 6
@@ -38,6 +41,8 @@ SEED_STEP = 1_000_000
 def main() -> None:
     """Train what is missing, and pack."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--space", default="article", choices=NAMED)
+    parser.add_argument("--sampler", default="random", choices=["random", "sparse"])
     parser.add_argument("--recipes", type=int, default=240)
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument("--train-samples", type=int, default=4_000)
@@ -46,7 +51,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/curves.npz"))
     options = parser.parse_args()
     print(describe_machine(("tensorflow", "keras")), flush=True)
-    recipes = list(plan(options.recipes, options.epochs))
+    recipes = list(plan(options.space, options.sampler, options.recipes, options.epochs))
     done = read_work(options.work)
     missing = [recipe for recipe in recipes if recipe not in done]
     print(f"{len(recipes)} curves, {len(missing)} to train", flush=True)
@@ -68,15 +73,25 @@ def main() -> None:
     print(f"wrote {options.output}: {len(curves)} curves, {options.output.stat().st_size:,} bytes")
 
 
-def plan(recipes: int, epochs: int) -> Iterator[Recipe]:
-    """What is trained, in that order; any number of random recipes is the beginning of any larger one."""
-    for seed in range(ARTICLE_SEEDS):
-        yield dataclasses.replace(ARTICLE, seed=seed)
-    sampler = optuna.samplers.RandomSampler(seed=0)
+def plan(name: str, kind: str, recipes: int, epochs: int) -> Iterator[Recipe]:
+    """What is trained, in that order; any number of random recipes is the beginning of any larger one.
+
+    Args:
+        name: The space's.
+        kind: "random", or "sparse" for what `methods.SparseStartSampler` begins with.
+        recipes: How many random ones.
+        epochs: Of each.
+    """
+    if name == "article":
+        for seed in range(ARTICLE_SEEDS):
+            yield dataclasses.replace(ARTICLE, seed=seed)
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=0)
+    if kind == "sparse":
+        sampler = SparseStartSampler(Settings(NAMED[name]))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=sampler)
     for number in range(recipes):
-        drawn = suggest(study.ask(), NAMED["article"], seed=number)
+        drawn = suggest(study.ask(), NAMED[name], seed=number)
         recipe = dataclasses.replace(drawn, epochs=epochs)
         yield recipe
         if number % SECOND_EVERY == 0:
