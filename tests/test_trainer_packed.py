@@ -15,6 +15,8 @@ import sample
 
 jax = pytest.importorskip("jax")
 
+from quick_jax import compile_quickly  # noqa: E402, F401  # a fixture
+
 from trainer.errors import OutOfMemoryError  # noqa: E402
 from trainer.pace import Pace  # noqa: E402
 from trainer.packed.convolution import LOWERINGS, Lowering  # noqa: E402
@@ -288,7 +290,7 @@ class Interrupted(Exception):
 def test_what_a_look_raises_leaves_the_slots_as_they_were(
     pack: Pack, alone: TrainingState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In mid-epoch or while validating: each slot has the state of its last full epoch, and goes on from it."""
+    """In mid-epoch: each slot has the state of its last full epoch, and goes on from it."""
     monkeypatch.setattr(Pace, "steps", lambda *_: 2)
     pack.load(1, pack.begin(RECIPE))
     pack.run_epoch()

@@ -102,16 +102,17 @@ class Pass:
         return self._pool(activate(features))
 
     def _convolve(self, features: jax.Array, layer: str) -> jax.Array:
-        kernels, biases = (self.weights[f"{layer}/{name}"].astype(self.dtype) for name in ("kernel", "bias"))
-        return self.convolution(features, kernels) + self.convolution.spread(biases)
+        kernels = self.weights[f"{layer}/kernel"].astype(self.dtype)
+        convolved = self.convolution(features, kernels)
+        return _add(convolved, self.convolution.spread(self.weights[f"{layer}/bias"]))
 
     def _dense(self, features: jax.Array, layer: str, dtype: jnp.dtype) -> jax.Array:
         """(slots, n, inputs) to (slots, n, units), in that type."""
-        kernels, biases = (self.weights[f"{layer}/{name}"].astype(dtype) for name in ("kernel", "bias"))
+        kernels = self.weights[f"{layer}/kernel"].astype(dtype)
         products = jnp.einsum(
             "gni,giu->gnu", features.astype(dtype), kernels, precision=self.convolution.products
         )
-        return products + biases[:, None]
+        return _add(products, self.weights[f"{layer}/bias"][:, None])
 
     def _pool(self, features: jax.Array) -> jax.Array:
         """The largest of each two by two; the first of equals gets the gradient."""
@@ -148,6 +149,13 @@ class Pass:
         places = ordered.shape[2] * ordered.shape[3]
         counted = jnp.where(self.present[None, :, None, None, None], ordered, 0.0)
         return jnp.sum(counted, axis=(1, 2, 3)) / (jnp.sum(self.present) * places)
+
+
+def _add(features: jax.Array, biases: jax.Array) -> jax.Array:
+    """Their sum, in the type of the features, which the biases are rounded to; they are float32."""
+    rounded = biases.astype(features.dtype).astype(jnp.float32)
+    # In float32, so that the gradient, a sum over all images and places, is too.
+    return (features.astype(jnp.float32) + rounded).astype(features.dtype)
 
 
 def _whiten(images: jax.Array) -> jax.Array:
