@@ -394,6 +394,20 @@ def test_augmenting_recipes_of_any_kind_share_a_pack() -> None:
     )
 
 
+def test_augmenting_trials_train_in_a_pack_as_alone(data: PackData) -> None:
+    """Each by numbers of its own, which make a difference; scores are those of unchanged pictures."""
+    flipped, cut = (
+        dataclasses.replace(RECIPE, epochs=1, **change) for change in ({"flip": True}, {"cutout": 9})
+    )
+    pack = Pack(PackKey.of(cut), 2, data)
+    alone = train(pack, cut)
+    pack.load(0, pack.begin(flipped))
+    pack.load(1, pack.begin(cut))
+    pack.run_epoch()
+    assert_near(pack.save(1), alone)
+    assert not np.allclose(pack.save(0).weights[0], alone.weights[0], atol=1e-6)
+
+
 @pytest.mark.parametrize(("steps", "block"), [(1, 1), (125, 125), (126, 63), (625, 125), (313, 105)])
 def test_gpus_get_an_epoch_in_equal_blocks(steps: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most `LONGEST_BLOCK` steps each, so that little goes beyond the epoch."""

@@ -16,6 +16,7 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
 from jax.extend.random import threefry_2x32  # noqa: E402
+from quick_jax import compile_quickly  # noqa: E402, F401  # a fixture
 
 from trainer.augmentation import MEAN_COLOUR  # noqa: E402
 from trainer.augmentation import strengths as other_strengths  # noqa: E402
@@ -119,7 +120,7 @@ def augmented(*recipes: dict[str, Any], key: Any = None) -> np.ndarray:
     """The pictures, (slots, n, 32, 32, 3), as recipes of these fields train on them."""
     numbers = jnp.array([numbers_of(Recipe(**fields)) for fields in recipes])
     images = jnp.broadcast_to(PICTURES, (len(recipes), *PICTURES.shape))
-    return np.asarray(augment(images, numbers, key_of(*range(len(recipes))) if key is None else key))
+    return np.asarray(jax.jit(augment)(images, numbers, key_of(*range(len(recipes))) if key is None else key))
 
 
 def test_a_slot_that_augments_nothing_has_its_pictures_unchanged() -> None:
