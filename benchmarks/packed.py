@@ -3,11 +3,11 @@
     .venv/bin/python benchmarks/packed.py [--data random|cifar10.npz|FOLDER] [--part NAME]
 
 Needs JAX; where Keras is, `fit` on its JAX backend is timed too. Neither TensorFlow nor a network nor a
-database is used. Data are `random` (noise, which takes the same time), or x_train and y_train in a .npz, or in
-a folder as .npy. The parts, each of which is a command of its own within the minutes:
+database is used. Data are `random` (noise, which takes the same time), or x_train and y_train in a .npz, or
+in a folder as .npy. The parts, each of which is a command of its own within the minutes:
 
-- lowerings: the ways to convolve in each precision, and loops of told or fixed length; compiling takes most of
-  it, so give 1, 8, 32 and 64 as `--slots` one after the other
+- lowerings: the ways to convolve in each precision, and loops of told or fixed length; compiling takes most
+  of it, so give 1, 8, 32 and 64 as `--slots` one after the other
 - slots: an epoch in packs of 1, 2, 4 ... slots, and by `fit`
 - processes: an epoch in processes of one slot each, side by side on the device
 - alone: the article's 100 epochs in a pack of one slot
@@ -237,9 +237,8 @@ def search(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     busy, changing = 100 * trained / offered, 100 * changing / seconds
     print(f"{slots} slots; {done} trials of at most {epochs} epochs, {pruned} of them pruned or diverged")
-    print(
-        f"{seconds:.1f} s, {3600 * done / seconds:.0f} trials an hour, {seconds / trained:.4f} s a trial-epoch"
-    )
+    print(f"{seconds:.1f} s, {3600 * done / seconds:.0f} trials an hour")
+    print(f"{trained} trial-epochs of {seconds / trained:.4f} s")
     print(f"slots busy {busy:.1f} %; {changing:.1f} % of the time went to changing trials")
     print(f"best validation accuracy {100 * best:.2f} %{noted(options)}")
 

@@ -141,12 +141,13 @@ class Program:
         products = lax.Precision.DEFAULT if build.products == "tf32" else lax.Precision.HIGHEST
         self._convolution = Convolution(build.lowering, products)
         self._dtype = jnp.dtype(shape.precision)
+        # What the slots have at the end of an epoch is never given away before its successor is there.
         self.order = self._compile(self._draw_order)
         self.train = self._compile(self._train, donate=(0, 1))
         self.score = self._compile(self._score, donate=(1,))
-        self.settle = self._compile(self._settle, donate=(0,))
+        self.settle = self._compile(self._settle, donate=(1,))
         self.copy = self._compile(lambda arrays: jax.tree.map(jnp.copy, arrays))
-        self.put = self._compile(_put, donate=(0,))
+        self.put = self._compile(_put)
         self.take = self._compile(_take)
 
     def empty(self) -> Arrays:
