@@ -94,8 +94,8 @@ def compare_lowerings(options: argparse.Namespace) -> None:
     import jax
 
     from trainer.packed.convolution import LOWERINGS
-    from trainer.packed.pack import PackData
-    from trainer.packed.program import Build
+    from trainer.packed.device import PackData
+    from trainer.packed.shape import Build
 
     steps = 2 if options.on_cpu else LOWERING_STEPS
     data = PackData.of(*load(options.data, 64 * steps, 100))
@@ -130,7 +130,7 @@ def compare_lowerings(options: argparse.Namespace) -> None:
 
 def compare_slots(options: argparse.Namespace) -> None:
     """Seconds of an epoch with its validation, by the number of slots; and by `fit`."""
-    from trainer.packed.pack import PackData
+    from trainer.packed.device import PackData
 
     data = PackData.of(*load(options.data, options.train_images, options.validation_images))
     header = f"{'':12}{'s an epoch':>11}{'/ trials':>10}{'trials/h':>10}"
@@ -172,7 +172,8 @@ def compare_processes(options: argparse.Namespace) -> None:
 
 def train_alone(options: argparse.Namespace) -> None:
     """The article's recipe to its end in a pack of one slot, validated each epoch."""
-    from trainer.packed.pack import Pack, PackData, PackKey
+    from trainer.packed.device import PackData
+    from trainer.packed.pack import Pack, PackKey
 
     recipe = Recipe(epochs=options.epochs, **(TINY if options.on_cpu else {}))
     splits = load(options.data, options.train_images, options.validation_images)
@@ -197,7 +198,8 @@ def train_alone(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Random recipes through one pack, pruned by asynchronous successive halving, slots refilled."""
-    from trainer.packed.pack import Pack, PackData, PackKey
+    from trainer.packed.device import PackData
+    from trainer.packed.pack import Pack, PackKey
 
     slots, epochs, network = max(options.slots), options.epochs, TINY if options.on_cpu else {}
     total = options.trials or 8 * slots

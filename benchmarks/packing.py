@@ -18,8 +18,9 @@ from trainer.cifar10 import Split
 from trainer.recipe import OPTIMIZERS, Recipe
 
 if TYPE_CHECKING:
-    from trainer.packed.pack import Pack, PackData
-    from trainer.packed.program import Build
+    from trainer.packed.device import PackData
+    from trainer.packed.pack import Pack
+    from trainer.packed.shape import Build
 
 TINY: dict[str, Any] = {"width": 0.25, "blocks": 2, "dense_units": 16}
 """The network that a CPU trains."""
@@ -55,7 +56,7 @@ def choose_build(options: argparse.Namespace, steps: int) -> "Build":
     """As this device has it, but for what the options say."""
     import dataclasses
 
-    from trainer.packed.pack import choose_build
+    from trainer.packed.shape import choose_build
 
     build = choose_build(steps)
     given = {"lowering": options.lowering, "products": options.products}
@@ -145,7 +146,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def _serve_pack(options: argparse.Namespace) -> Any:
-    from trainer.packed.pack import PackData
+    from trainer.packed.device import PackData
 
     splits = load(options.data, options.train_images, options.validation_images)
     pack = make_pack(options, 1, PackData.of(*splits))

@@ -22,8 +22,9 @@ from trainer.evaluation import Evaluator
 from trainer.model import build_model, build_optimizer
 from trainer.model_file import load_model
 from trainer.packed.convolution import Lowering
-from trainer.packed.pack import Pack, PackData, PackKey
-from trainer.packed.program import Build
+from trainer.packed.device import PackData
+from trainer.packed.pack import Pack, PackKey
+from trainer.packed.shape import Build
 from trainer.precision import Precision
 from trainer.recipe import OPTIMIZERS, Recipe
 from trainer.record import RecipePlan, read_record

@@ -1,33 +1,24 @@
 """Trials that train side by side in one compiled program, each in a slot that others take after it."""
 
-import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import jax
 import numpy as np
 
 from trainer.architecture import Architecture
-from trainer.cifar10 import Split
-from trainer.errors import OutOfMemoryError
 from trainer.limits import OPTIMIZERS
-from trainer.optimizer import MOMENTS
 from trainer.pace import Pace
+from trainer.packed.arrays import Arrays, Numbers, Sums, to_arrays, to_state
 from trainer.packed.augmentation import NUMBERS, numbers_of
-from trainer.packed.optimizer import Moments
-from trainer.packed.program import SCORING_BATCH, Arrays, Build, Images, Numbers, Program, Shape, Sums
+from trainer.packed.device import PackData, telling_out_of_memory
+from trainer.packed.program import Program
+from trainer.packed.shape import SCORING_BATCH, Build, Shape, choose_build
 from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.schedule import learning_rate
 from trainer.state import EpochResult, StateError, TrainingState
-from trainer.weights import weights_of
-
-LONGEST_BLOCK: Final = 125
-"""Steps of a loop of fixed length: a fifth of the article's epoch, below a second with 64 slots on a GPU (an
-estimate), and too many for the call to count."""
 
 Look = Callable[[int, int], None]
 
@@ -50,24 +41,6 @@ class PackKey:
     def of(cls, recipe: Recipe) -> "PackKey":
         """The recipe's."""
         return cls(recipe.architecture, recipe.batch_size, any(numbers_of(recipe)))
-
-
-@dataclass(frozen=True, eq=False)
-class PackData:
-    """What packs train and validate on, once on the device, for any number of packs."""
-
-    train: Images
-    validation: Images
-
-    @classmethod
-    def of(cls, train: Split, validation: Split) -> "PackData":
-        """Put the splits on the device.
-
-        Raises:
-            OutOfMemoryError: There is no room for them.
-        """
-        with _telling_out_of_memory():
-            return cls(*(_put_on_device(split) for split in (train, validation)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +125,7 @@ class Pack:
         self._program = Program(shape, self._build)
         self._trials: list[_Trial | None] = [None] * slots
         self._pace, self._scoring_pace = Pace(), Pace()
-        with _telling_out_of_memory():
+        with telling_out_of_memory():
             self._arrays = self._program.empty()
 
     @property
@@ -188,8 +161,8 @@ class Pack:
         if state.precision != self.precision:
             raise StateError(f"a state in {state.precision} cannot train in a pack of {self.precision}")
         state.check()
-        with _telling_out_of_memory():
-            arrays = self._program.put(self._arrays, np.int32(slot), _to_arrays(state))
+        with telling_out_of_memory():
+            arrays = self._program.put(self._arrays, np.int32(slot), to_arrays(state))
             arrays.iteration.block_until_ready()
         self._arrays = arrays
         self._trials[slot] = _Trial(state.recipe, state.history)
@@ -198,7 +171,7 @@ class Pack:
         """A taken slot's state after its last epoch that ended with finite numbers, copied to the host."""
         trial = self._trial(slot)
         arrays: Arrays = jax.device_get(self._program.take(self._arrays, np.int32(slot)))
-        return _to_state(trial, self.precision, arrays)
+        return to_state(trial.recipe, self.precision, trial.history, arrays)
 
     def free(self, slot: int) -> None:
         """Let another state be loaded into a taken slot."""
@@ -225,7 +198,7 @@ class Pack:
         began = time.perf_counter()
         numbers = self._numbers(due)
         is_due = np.isin(np.arange(self.slots), due)
-        with _telling_out_of_memory():
+        with telling_out_of_memory():
             arrays, sums = self._train(numbers, look)
             scores = self._score(arrays.weights, look)
             losses = (sums.loss, scores.loss)
@@ -314,64 +287,3 @@ class Pack:
         history = (*trial.history, result) if is_finite else trial.history
         self._trials[slot] = replace(trial, history=history, diverged=not is_finite)
         return SlotEpoch(result, is_finite)
-
-
-def choose_build(steps: int) -> Build:
-    """How to make a program whose epochs have so many steps, for the device at hand.
-
-    On a CPU steps are long, and looked at one by one where they take seconds. Elsewhere an epoch is cut in
-    equal blocks. What is best for convolutions on a GPU is not measured yet.
-    """
-    if jax.default_backend() == "cpu":
-        return Build("patches", "highest", None)
-    blocks = math.ceil(steps / LONGEST_BLOCK)
-    return Build("patches", "tf32", math.ceil(steps / blocks))
-
-
-def _put_on_device(split: Split) -> Images:
-    return Images(jax.device_put(split.images), jax.device_put(split.labels.astype(np.int32)))
-
-
-def _to_arrays(state: TrainingState) -> Arrays:
-    """A state's arrays as a slot has them: zeros for the moments that its optimizer does not keep."""
-    names = MOMENTS[state.recipe.optimizer]
-    iteration, _, *kept = state.optimizer
-    weights, moments, left = {}, {}, iter(kept)
-    for weight, array in zip(weights_of(state.recipe.architecture), state.weights, strict=True):
-        weights[weight.path] = array
-        if weight.is_trained:
-            mine = {name: next(left) for name in names}
-            moments[weight.path] = Moments(
-                *(mine.get(name, np.zeros_like(array)) for name in Moments._fields)
-            )
-    return Arrays(weights, moments, iteration.astype(np.int32))
-
-
-def _to_state(trial: _Trial, precision: Precision, arrays: Arrays) -> TrainingState:
-    """A slot's arrays, on the host, as a state with the variables of its optimizer."""
-    recipe, history = trial.recipe, trial.history
-    rate = history[-1].learning_rate if history else recipe.learning_rate
-    weights = weights_of(recipe.architecture)
-    trained = [weight.path for weight in weights if weight.is_trained]
-    kept = [getattr(arrays.moments[path], name) for path in trained for name in MOMENTS[recipe.optimizer]]
-    optimizer = (np.array(arrays.iteration, np.int64), np.array(rate, np.float32), *kept)
-    return TrainingState(
-        recipe,
-        precision,
-        tuple(arrays.weights[weight.path] for weight in weights),
-        optimizer,
-        history,
-        "packed",
-    )
-
-
-@contextlib.contextmanager
-def _telling_out_of_memory() -> Iterator[None]:
-    """Let XLA's error for memory that ran out be the project's."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if "RESOURCE_EXHAUSTED" in reason:
-            raise OutOfMemoryError(f"the device is out of memory: {reason}") from error
-        raise

@@ -2,128 +2,21 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from trainer.architecture import CLASSES, Architecture
+from trainer.architecture import CLASSES
+from trainer.packed.arrays import Arrays, Images, Numbers, Sums
 from trainer.packed.augmentation import augment
-from trainer.packed.convolution import Convolution, Lowering
+from trainer.packed.convolution import Convolution
 from trainer.packed.network import Pass, dropped_sizes
 from trainer.packed.optimizer import Moments, Steps, step_weight
+from trainer.packed.shape import SCORING_BATCH, Build, Shape
 from trainer.packed.streams import AUGMENTATION_STREAM, DROPOUT_STREAM, draw_bits, draw_order, stream_key
-from trainer.precision import Precision
 from trainer.weights import weights_of
-
-SCORING_BATCH: Final = 100
-"""Images a step when scoring, for each slot."""
-
-Products = Literal["tf32", "highest"]
-"""How exactly float32 is multiplied: with 10 bits of the mantissa where a GPU is fast at it, or with all."""
-
-
-@dataclass(frozen=True)
-class Build:
-    """How a program is made; results are the same but for rounding.
-
-    Attributes:
-        lowering: How convolutions are told.
-        products: How exactly float32 is multiplied.
-        block: Steps of a compiled loop of fixed length, at least 1; None for loops whose length is told at
-            each call. A GPU waits before each step of the latter to be told whether there is one.
-    """
-
-    lowering: Lowering
-    products: Products
-    block: int | None
-
-
-class Images(NamedTuple):
-    """A split on the device: images uint8 (n, 32, 32, 3), labels int32 (n,)."""
-
-    images: jax.Array
-    labels: jax.Array
-
-
-class Arrays(NamedTuple):
-    """What training changes, on the device or on the host; the first axis is the slot's.
-
-    Attributes:
-        weights: By path, float32.
-        moments: Of each trained weight, by path.
-        iteration: Steps done, int32.
-    """
-
-    weights: dict[str, Any]
-    moments: dict[str, Moments]
-    iteration: Any
-
-
-class Numbers(NamedTuple):
-    """What an epoch of each slot is trained by; the first axis is the slot's.
-
-    Attributes:
-        seed: uint32.
-        epoch: From 1, uint32.
-        optimizer: Index into `trainer.limits.OPTIMIZERS`, int32.
-        learning_rate: float32.
-        weight_decay: float32.
-        label_smoothing: float32.
-        dropout: Rates, float32 (slots, blocks + 1).
-        augmentation: As `trainer.packed.augmentation.numbers_of` has them, float32 (slots, 5).
-    """
-
-    seed: Any
-    epoch: Any
-    optimizer: Any
-    learning_rate: Any
-    weight_decay: Any
-    label_smoothing: Any
-    dropout: Any
-    augmentation: Any
-
-
-class Sums(NamedTuple):
-    """Summed cross-entropy, float32 (slots,), and images classified rightly, int32 (slots,)."""
-
-    loss: jax.Array
-    hits: jax.Array
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a program is compiled for.
-
-    Attributes:
-        architecture: The network's.
-        batch_size: Images a step of each slot.
-        augments: Whether images are augmented, by each slot's numbers.
-        slots: How many.
-        train_images: How many there are to train on.
-        validation_images: How many there are to validate on.
-        precision: What is computed in.
-    """
-
-    architecture: Architecture
-    batch_size: int
-    augments: bool
-    slots: int
-    train_images: int
-    validation_images: int
-    precision: Precision
-
-    @property
-    def steps(self) -> int:
-        """Of an epoch."""
-        return -(-self.train_images // self.batch_size)
-
-    @property
-    def scoring_steps(self) -> int:
-        """Of a validation."""
-        return -(-self.validation_images // SCORING_BATCH)
 
 
 class Program:
