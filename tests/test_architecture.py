@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("search", "storage", "trainer")
 FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 CLI = Path("search/cli")
+PACKED = Path("trainer/packed")
+"""What needs the extra `jax`."""
 
 FORBIDDEN = {
     "trainer": {"optuna", "sqlalchemy", "search", "storage", "click"},
@@ -103,7 +106,9 @@ def test_the_check_sees_what_it_looks_for(name: str) -> None:
 
 def test_no_module_does_anything_at_import(python: Callable[[str], str]) -> None:
     """No logging set-up, no signal handler, no thread or process, no change of environment or folder."""
-    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+    has_jax = importlib.util.find_spec("jax") is not None
+    paths = [path for path in FILES if has_jax or path.parent != PACKED]
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
     light = [module for module in modules if not needs_tensorflow(module)]
     script = f"""
 import importlib, logging, os, signal, sys, threading, warnings
@@ -162,6 +167,27 @@ def imported_at_once(module: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom):
             names += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
     return tuple(names)
+
+
+def test_only_training_needs_tensorflow() -> None:
+    """All that a command does before it trains or scores is quick to start."""
+    for name in ("cli", "study", "strategy", "assignment", "fleet", "summary", "progress", "report", "views"):
+        assert not needs_tensorflow(f"search.{name}")
+    for path in FILES:
+        if path.parts[0] == "storage":
+            assert not needs_tensorflow(".".join(path.with_suffix("").parts))
+    assert needs_tensorflow("search.worker")
+    assert needs_tensorflow("trainer.training")
+
+
+def test_packs_alone_need_jax_and_nothing_of_keras() -> None:
+    """They train where TensorFlow is not installed, and all else works where JAX is not."""
+    users = {path for path in FILES if "jax" in imports_of(tree_of(path))}
+    assert users
+    assert {path.parent for path in users} == {PACKED}
+    for path in FILES:
+        if path.parent == PACKED:
+            assert not needs_tensorflow(".".join(path.with_suffix("").parts))
 
 
 def test_only_training_needs_tensorflow() -> None:

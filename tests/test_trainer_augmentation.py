@@ -13,10 +13,11 @@ import pytest
 import sample
 import tensorflow as tf
 
-from trainer.augmentation import MEAN_COLOUR, Augmentation, _transforms, _whole, augment, strengths
+from trainer.augmentation import MEAN_COLOUR, Augmentation, strengths
 from trainer.evaluation import Evaluator
 from trainer.recipe import ARTICLE, Recipe
 from trainer.state import TrainingState
+from trainer.traced_augmentation import _transforms, _whole, augment
 from trainer.training import Trainer
 
 pytestmark = pytest.mark.filterwarnings(

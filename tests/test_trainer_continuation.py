@@ -233,6 +233,12 @@ def test_the_record_says_what_exactness_needs(stored: bytes) -> None:
     assert json.loads(record.to_json()) == told
 
 
+def test_a_record_of_the_version_before_is_read(stored: bytes) -> None:
+    """It does not name the kind of engine: there was one."""
+    record = read_record(_with_record(stored, lambda told: told.pop("engine")))
+    assert record == read_record(stored)
+
+
 def test_a_history_of_any_length_has_room(trainers: Trainers) -> None:
     """Ten thousand epochs are far more than the 64 kB of an HDF5 header."""
     result = trainers().train(dataclasses.replace(RECIPE, epochs=1))
@@ -260,6 +266,7 @@ def test_a_history_of_any_length_has_room(trainers: Trainers) -> None:
         ),
         (lambda told: told["recipe"].update(hue=1), "a recipe has no field 'hue'"),
         (lambda told: told.update(precision="float8"), "unknown precision 'float8'"),
+        (lambda told: told.update(engine="steam"), "an unknown kind of engine 'steam'"),
         (lambda told: told.update(train_images=0), "train_images must be a whole number .* got 0"),
         (lambda told: told.update(train_images=math.inf), "train_images must be .* got inf"),
         (lambda told: told.update(threads="many"), "threads must be .* got 'many'"),

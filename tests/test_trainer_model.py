@@ -24,11 +24,10 @@ from trainer.model import (
     build_optimizer,
     build_twin,
     compile_model,
-    dropout_rates,
-    initial_weights,
 )
 from trainer.model_file import load_model, model_from_bytes, model_to_bytes
 from trainer.recipe import ARTICLE, OPTIMIZERS, Recipe
+from trainer.weights import initial_weights
 
 pytestmark = pytest.mark.filterwarnings(
     # Keras 3.15 copies TensorFlow 2.21's variables by an __array__ of before numpy 2.
@@ -126,7 +125,7 @@ def test_a_recipes_rates_reach_their_own_layers() -> None:
     """Each dropout layer has the rate of its own field."""
     recipe = Recipe(0.1, 0.2, 0.25, 0.5)
     layers = [layer for layer in build_model(recipe).layers if isinstance(layer, keras.layers.Dropout)]
-    assert [layer.rate for layer in layers] == [0.1, 0.2, 0.25, 0.5] == list(dropout_rates(recipe))
+    assert [layer.rate for layer in layers] == [0.1, 0.2, 0.25, 0.5] == list(recipe.dropout_rates)
 
 
 def test_the_output_is_a_distribution_over_ten_classes(model: keras.Model) -> None:
@@ -153,9 +152,11 @@ def test_the_seed_alone_fixes_the_weights() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 2**31 - 1])
-def test_another_seed_gives_other_weights(seed: int, model: keras.Model) -> None:
+def test_another_seed_gives_other_weights(seed: int) -> None:
     """Every kernel differs, in nearly every element."""
-    for ours, theirs in zip(initial_weights(model, seed), initial_weights(model, 0), strict=True):
+    architecture = ARTICLE.architecture
+    pairs = zip(initial_weights(architecture, seed), initial_weights(architecture, 0), strict=True)
+    for ours, theirs in pairs:
         if ours.ndim > 1:
             assert np.mean(ours == theirs) < 0.01
 
@@ -169,9 +170,9 @@ def test_building_a_model_leaves_the_global_generators_alone() -> None:
     assert np.array_equal(np.random.random(3), expected)
 
 
-def test_weights_start_as_glorot_and_zero(model: keras.Model) -> None:
+def test_weights_start_as_glorot_and_zero() -> None:
     """Kernels are uniform within Glorot's bound sqrt(6 / (fan in + fan out)), biases are zero."""
-    for weight in initial_weights(model, 0):
+    for weight in initial_weights(ARTICLE.architecture, 0):
         assert weight.dtype == np.float32
         if weight.ndim == 1:
             assert not weight.any()
@@ -212,7 +213,7 @@ def test_the_twin_predicts_what_the_model_predicts(model: keras.Model, twin: ker
 
 def test_the_twin_drops_with_the_given_rates_and_seed(twin: keras.Model) -> None:
     """In training its output is a function of weights, rates and seed, and of each of these."""
-    twin.set_weights(initial_weights(twin, 0))
+    twin.set_weights(initial_weights(ARTICLE.architecture, 0))
     rates = [0.3, 0.3, 0.4, 0.3]
 
     def logits(rates: list[float], seed: int, training: bool = True) -> np.ndarray:

@@ -42,6 +42,7 @@ STATES = st.builds(
     ARRAYS,
     ARRAYS,
     st.lists(RESULTS, max_size=3).map(tuple),
+    st.sampled_from(["tensorflow", "packed"]),
 )
 
 STATE = TrainingState(
@@ -130,6 +131,7 @@ def test_bytes_put_in_never_give_another_state(index: int, more: bytes) -> None:
         ({"format": 1}, "format 1; this version reads 2"),
         ({"format": "2"}, "format 2; this version reads 2"),
         ({"precision": "float16"}, "unknown precision 'float16'"),
+        ({"engine": "steam"}, "unknown kind of engine 'steam'"),
         ({"recipe": {"epochs": 0}}, "epochs must be a whole number"),
         ({"recipe": {"decay": 0.1}}, "no field 'decay'"),
         ({"recipe": None}, "saved state"),
@@ -148,7 +150,7 @@ def test_another_versions_bytes_are_refused(change: dict[str, Any], reason: str)
 
 
 def test_a_state_of_the_version_before_is_read() -> None:
-    """Its recipe had nine fields; what they lack is switched off."""
+    """Its recipe had nine fields, and there was one kind of engine; what they lack is switched off."""
     older = {name: value for name, value in list(STATE.recipe.to_dict().items())[:9]}
     assert list(older)[-1] == "seed"
     header = {"format": 2, "recipe": older, "precision": "bfloat16", "weights": 2}
@@ -240,6 +242,7 @@ def _assert_true_or_refused(content: bytes) -> None:
 def _assert_same(left: TrainingState, right: TrainingState) -> None:
     assert left.recipe == right.recipe
     assert left.history == right.history
+    assert left.engine == right.engine
     for ours, theirs in ((left.weights, right.weights), (left.optimizer, right.optimizer)):
         assert [(a.shape, a.dtype, a.tobytes()) for a in ours] == [
             (a.shape, a.dtype, a.tobytes()) for a in theirs

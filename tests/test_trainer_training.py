@@ -24,13 +24,14 @@ from trainer import evaluation
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit
 from trainer.evaluation import Evaluator
-from trainer.model import build_model, build_optimizer, forget_models, initial_weights
+from trainer.model import build_model, build_optimizer, forget_models
 from trainer.model_file import load_model, model_to_bytes
 from trainer.pace import Pace
 from trainer.precision import Precision
 from trainer.recipe import OPTIMIZERS, Recipe
 from trainer.state import EpochResult, StateError, TrainingState
 from trainer.training import Trainer, TrainingResult
+from trainer.weights import initial_weights
 
 pytestmark = pytest.mark.filterwarnings(
     # Keras 3.15 copies TensorFlow 2.21's variables by an __array__ of before numpy 2.
@@ -212,7 +213,7 @@ def test_a_loss_that_leaves_the_numbers_is_a_diverged_trial(optimizer: str, trai
     assert called == []
     assert result.history == ()
     assert result.state.epoch == 0
-    assert _bits(result.state.weights) == _bits(initial_weights(build_model(recipe), recipe.seed))
+    assert _bits(result.state.weights) == _bits(initial_weights(recipe.architecture, recipe.seed))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
@@ -563,7 +564,7 @@ def test_each_epoch_has_an_order_of_its_own_and_a_last_batch_of_its_own_size() -
         recipe = Recipe(0, 0, 0, 0, 0.01, "sgd", epochs=8, batch_size=2, seed=seed)
         states: list[TrainingState] = []
         trainer.train(recipe, on_epoch=lambda _, state, keep=states: keep.append(state) or False)
-        weights = initial_weights(model, seed)
+        weights = initial_weights(recipe.architecture, seed)
         orders.append([])
         for state in states:
             fits = []

@@ -17,6 +17,8 @@ FILTERS_STEP: Final = 8
 width multiplier `width` is: processors take no longer for them, and fewer networks have to be traced."""
 MAX_PARAMETERS: Final = 3_000_000
 """Of any network; the article's has 257,978. With Adam's moments a stored model then has 36 MB at most."""
+WHITENING_EPSILON: Final = 1 / (SIDE * SIDE * CHANNELS)
+"""Added to an image's variance: the square of `tf.image.per_image_standardization`'s least deviation."""
 MONOTONE: Final = ("relu", "leaky_relu", "elu")
 """The activations that do not fall anywhere: they and the maximum of a pool may change places."""
 

@@ -263,4 +263,5 @@ def _read_state(
         tuple(model_from_bytes(content, origin).get_weights()),
         tuple(kept.values()),
         history,
+        plan.engine,
     )

@@ -1,22 +1,21 @@
 """The traced program that trains one trial at a time, for all trials of one shape."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import keras
-import numpy.typing as npt
 import tensorflow as tf
 
-from trainer.augmentation import Augmentation, augment, strengths
+from trainer.augmentation import Augmentation, strengths
 from trainer.device import DeviceSplit
 from trainer.evaluation import count_hits, scale
-from trainer.model import build_optimizer, dropout_rates, initial_weights
+from trainer.model import build_optimizer
 from trainer.network import Network
 from trainer.pace import Pace
 from trainer.recipe import Recipe
-from trainer.state import EpochResult, StateError, TrainingState
+from trainer.state import EpochResult, TrainingState
+from trainer.traced_augmentation import augment
 
 SEEDS_PER_STEP: Final = 16
 """Random streams of one step: one for each dropout layer, from 0, and those below."""
@@ -101,13 +100,6 @@ class Engine:
         self._augmentation = program.augmentation
         self._strengths = tf.Variable(tf.zeros([len(strengths(Recipe()))]), trainable=False)
         self._optimizer.build(self._model.trainable_variables)
-        self._optimizer_start = [variable.numpy() for variable in self._optimizer.variables]
-        # By identity: Keras's variables are equal where their values are, and the step counter comes first.
-        self._rate_index = next(
-            index
-            for index, variable in enumerate(self._optimizer.variables)
-            if variable is self._optimizer.learning_rate
-        )
         self._seed = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._batch_size = tf.Variable(1, dtype=tf.int32, trainable=False)
         self._step = (
@@ -119,10 +111,7 @@ class Engine:
 
     def begin(self, recipe: Recipe) -> TrainingState:
         """The state before epoch 1."""
-        optimizer, index = list(self._optimizer_start), self._rate_index
-        optimizer[index] = optimizer[index].dtype.type(recipe.learning_rate)
-        weights = initial_weights(self._model, recipe.seed)
-        return TrainingState(recipe, self._network.precision, tuple(weights), tuple(optimizer))
+        return TrainingState.begin(recipe, self._network.precision)
 
     def load(self, state: TrainingState) -> None:
         """Make `state` the one that the next steps go on from.
@@ -130,12 +119,11 @@ class Engine:
         Raises:
             StateError: It is one of another network or optimizer; what was loaded stays.
         """
-        _check(state.weights, self._model.weights, "weights")
-        _check(state.optimizer, self._optimizer.variables, "variables of the optimizer")
+        state.check()
         self._model.set_weights(list(state.weights))
         for variable, value in zip(self._optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
-        self._network.rates.assign(dropout_rates(state.recipe))
+        self._network.rates.assign(state.recipe.dropout_rates)
         self._seed.assign(state.recipe.seed)
         self._batch_size.assign(state.recipe.batch_size)
         self._weight_decay.assign(state.recipe.weight_decay)
@@ -230,11 +218,3 @@ class Engine:
             stream: In [0, `SEEDS_PER_STEP`).
         """
         return tf.stack([self._seed, number * SEEDS_PER_STEP + stream])
-
-
-def _check(arrays: Sequence[npt.NDArray[Any]], variables: Sequence[keras.Variable], what: str) -> None:
-    """Refuse arrays that are not those of `variables`, one for one."""
-    have = [(array.shape, array.dtype.name) for array in arrays]
-    want = [(tuple(variable.shape), variable.dtype) for variable in variables]
-    if have != want:
-        raise StateError(f"the saved {what} are not those of this version's network: {have}, expected {want}")

@@ -7,24 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import keras
-import numpy as np
 import numpy.typing as npt
 from tensorflow.python.framework.ops import gradient_registry
 
-from trainer.architecture import CHANNELS, MONOTONE, SIDE, Architecture, of_last
+from trainer.architecture import CHANNELS, MONOTONE, SIDE, WHITENING_EPSILON, Architecture
 from trainer.architecture import CLASSES as CLASSES
 from trainer.dropout import TracedDropout
+from trainer.optimizer import MOMENTUM
 from trainer.precision import Precision
 from trainer.recipe import Recipe
+from trainer.weights import initial_weights
 
 IMAGE_SHAPE: Final = (SIDE, SIDE, CHANNELS)
-MOMENTUM: Final = 0.9
-"""The article's momentum; Keras holds it as a Python float, so it is part of the optimizer's name here."""
-
-ONES: Final = ("gamma", "moving_variance")
-"""What Keras calls the weights of batch normalisation that begin at 1."""
-WHITENING_EPSILON: Final = 1 / (SIDE * SIDE * CHANNELS)
-"""Added to an image's variance: the square of `tf.image.per_image_standardization`'s least deviation."""
 ARTICLES_ARCHITECTURE: Final = Architecture()
 
 Arrays = Sequence[npt.NDArray[Any]]
@@ -35,7 +29,7 @@ def build_model(recipe: Recipe) -> keras.Model:
 
     Input: float32 (batch, 32, 32, 3) in [0, 1]. Output: float32 (batch, 10), class probabilities.
     """
-    rates = dropout_rates(recipe)
+    rates = recipe.dropout_rates
     inputs = keras.Input(IMAGE_SHAPE, name="image")
     features = _features(
         inputs,
@@ -46,7 +40,7 @@ def build_model(recipe: Recipe) -> keras.Model:
     )
     outputs = keras.layers.Dense(CLASSES, activation="softmax", name="classes")(features)
     model = keras.Model(inputs, outputs, name="baseline_cnn")
-    model.set_weights(initial_weights(model, recipe.seed))
+    model.set_weights(initial_weights(recipe.architecture, recipe.seed))
     return model
 
 
@@ -73,23 +67,6 @@ def build_twin(
     )
     logits = keras.layers.Dense(CLASSES, dtype="float32", name="classes")(features)
     return keras.Model([image, rates, seed], logits, name="baseline_cnn_twin")
-
-
-def dropout_rates(recipe: Recipe) -> tuple[float, ...]:
-    """The recipe's rates in the network's order; a block beyond the third has the third's."""
-    rates = (recipe.dropout_block1, recipe.dropout_block2, recipe.dropout_block3)
-    return (*(of_last(rates, block) for block in range(recipe.blocks)), recipe.dropout_dense)
-
-
-def initial_weights(model: keras.Model, seed: int) -> list[npt.NDArray[np.float32]]:
-    """Glorot-uniform kernels, variances and scales of 1, the rest 0: Keras's defaults, of the seed alone."""
-    seeds = np.random.SeedSequence(seed).generate_state(len(model.weights))
-    return [
-        np.asarray(keras.initializers.GlorotUniform(seed=int(kernel_seed))(weight.shape), np.float32)
-        if len(weight.shape) > 1
-        else np.full(weight.shape, weight.name in ONES, np.float32)
-        for weight, kernel_seed in zip(model.weights, seeds, strict=True)
-    ]
 
 
 def build_optimizer(

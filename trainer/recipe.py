@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trainer.architecture import MAX_PARAMETERS, Architecture
+from trainer.architecture import MAX_PARAMETERS, Architecture, of_last
 from trainer.errors import RecipeError
 from trainer.limits import ACTIVATIONS, CHOICES, HEADS, LIMITS, OPTIMIZERS, SCHEDULES, Limits, shown
 
@@ -117,6 +117,12 @@ class Recipe:
     def architecture(self) -> Architecture:
         """The shape of its network."""
         return Architecture.of(vars(self))
+
+    @property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """The rates in the network's order; a block beyond the third has the third's."""
+        rates = (self.dropout_block1, self.dropout_block2, self.dropout_block3)
+        return (*(of_last(rates, block) for block in range(self.blocks)), self.dropout_dense)
 
     def to_dict(self) -> dict[str, Value]:
         """The recipe as JSON-ready values, in field order."""

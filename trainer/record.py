@@ -22,7 +22,7 @@ from trainer.errors import ModelError, RecipeError
 from trainer.limits import LIMITS, Limits
 from trainer.precision import Precision
 from trainer.recipe import Recipe
-from trainer.state import EpochResult
+from trainer.state import EngineKind, EpochResult
 
 ATTRIBUTE: Final = "cnn_search"
 """The attribute's name, at the root of the file."""
@@ -38,10 +38,11 @@ _REASON_LENGTH: Final = 200
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """How a recipe is trained: by it, and in that precision to its end."""
+    """How a recipe is trained: by it, and in that precision to its end; what trained the last epoch."""
 
     recipe: Recipe
     precision: Precision
+    engine: EngineKind = "tensorflow"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class TrainingRecord:
         """The record as text that `from_json` reads."""
         plan: dict[str, Any]
         match self.plan:
-            case RecipePlan(recipe, precision):
-                plan = {"recipe": recipe.to_dict(), "precision": precision}
+            case RecipePlan(recipe, precision, engine):
+                plan = {"recipe": recipe.to_dict(), "precision": precision, "engine": engine}
             case StockPlan():
                 plan = {"stock": dataclasses.asdict(self.plan)}
         return json.dumps(
@@ -211,7 +212,11 @@ def _read_plan(values: Mapping[str, Any]) -> RecipePlan | StockPlan:
         return StockPlan(*(_read_whole(stock, name, LIMITS[name]) for name in ("batch_size", "seed")))
     if values["precision"] not in get_args(Precision):
         raise ModelError(_brief(f"it was trained in unknown precision {values['precision']!r}"))
-    return RecipePlan(Recipe.from_dict(values["recipe"]), values["precision"])
+    # Files of before there was another kind do not say it.
+    engine = values.get("engine", "tensorflow")
+    if engine not in get_args(EngineKind):
+        raise ModelError(_brief(f"it was trained by an unknown kind of engine {engine!r}"))
+    return RecipePlan(Recipe.from_dict(values["recipe"]), values["precision"], engine)
 
 
 def _read_whole(values: Mapping[str, Any], name: str, limits: Limits) -> int:

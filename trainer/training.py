@@ -75,7 +75,7 @@ class TrainingResult:
             OutOfMemoryError: The device had no memory left.
         """
         state = self.state
-        plan = RecipePlan(state.recipe, state.precision)
+        plan = RecipePlan(state.recipe, state.precision, state.engine)
         record = TrainingRecord(plan, train_images, count_threads(), state.history)
         return model_to_bytes(self.build_model(), record)
 
@@ -131,7 +131,8 @@ class Trainer:
         Args:
             recipe: What to train.
             state: Where to go on from, a state of the same recipe, in the precision that it began in,
-                whatever this trainer's; None begins at epoch 1.
+                whatever this trainer's; None begins at epoch 1. One that `trainer.packed` trained goes on
+                too, with this engine's shuffling and masks.
             on_epoch: Called after each epoch with its result and the state to go on from; True stops.
             on_steps: Called about once a second with the epoch, the steps done in it and its steps in all,
                 also while the epoch is validated.
