@@ -119,7 +119,11 @@ def snapshot():
     log = (list(root.handlers), root.level)
     return dict(os.environ), os.getcwd(), handlers, threading.active_count(), log
 
-# What other packages do is theirs: scikit-learn, where it is installed, changes the environment.
+# What other packages do is theirs: scikit-learn and JAX, where they are installed, change the environment.
+try:
+    import jax
+except ImportError:
+    pass
 import click, filelock, numpy, optuna, optuna_dashboard, PIL.Image, platformdirs, rich.live
 import plotly.graph_objects, sqlalchemy.orm
 before = snapshot()
