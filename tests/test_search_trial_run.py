@@ -134,7 +134,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, tensorflow: None) -> Iterat
 
     database.limit_trials(opened.study, 2)
     worker = make_worker(opened, log, has_own_trainer=True)
-    worker._study.pruner = optuna.pruners.NopPruner()
+    worker._served.study.pruner = optuna.pruners.NopPruner()
     worker.run()
     database.limit_trials(opened.study, None)
     # Where successive halving keeps what a trial had at its first rung.
