@@ -269,12 +269,12 @@ def test_a_recipe_that_lacks_a_seed_cannot_win(database: Database, outcome: str)
     assert standing.lacking(1) == []
 
 
-def test_a_further_round_asks_something_else(database: Database) -> None:
-    """After the study went on, or with another wish; the same again on other seeds is refused."""
+def test_a_further_round_follows_a_search_that_went_on(database: Database) -> None:
+    """With a recipe that no round had; the same again on other seeds is refused."""
     opened = searched(database, [0.5, 0.6, 0.7])
     run_round(opened, alike)
     first = read_rounds(opened)[0].plan
-    with pytest.raises(ConfirmError, match="nothing has changed since round 1"):
+    with pytest.raises(ConfirmError, match=r"nothing has changed since round 1 .*, which had 3 seeds"):
         open_round(opened, ConfirmWish(2, 3), again=True)
 
     run_round(opened, alike, ConfirmWish(2, 4), again=True)
@@ -289,6 +289,35 @@ def test_a_further_round_asks_something_else(database: Database) -> None:
     assert (begun, same.plan) == (False, third.plan)
     assert len(companion.study.trials) == 12
     assert [one.plan.round for one in read_rounds(opened)] == [1, 2, 3]
+
+
+def test_the_same_question_is_refused_however_it_is_worded(database: Database) -> None:
+    """With another number of recipes, or of trials, of which the best are the same; and after any round."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    run_round(opened, alike, ConfirmWish(2, 3))
+    for top in (9, 4, 1):
+        with pytest.raises(ConfirmError, match="nothing has changed since round 1"):
+            open_round(opened, ConfirmWish(top, 3), again=True)
+    enqueue(opened, Recipe(dropout_block1=0.5, epochs=3))
+    finish_trials(opened, lambda _: 0.1)
+    with pytest.raises(ConfirmError, match="nothing has changed since round 1"):
+        open_round(opened, ConfirmWish(2, 3), again=True)
+
+    run_round(opened, alike, ConfirmWish(2, 9), again=True)
+    for seeds in (3, 4, 9):
+        with pytest.raises(ConfirmError, match=r"nothing has changed since round 2 .* which had 9 seeds"):
+            open_round(opened, ConfirmWish(2, seeds), again=True)
+    assert len(read_rounds(opened)) == 2
+
+
+def test_another_figure_is_no_other_question(database: Database) -> None:
+    """The article's recipe in place of a figure is one."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    run_round(opened, alike, ConfirmWish(2, 3, 0.7737))
+    with pytest.raises(ConfirmError, match="nothing has changed since round 1"):
+        open_round(opened, ConfirmWish(2, 3, 0.7738), again=True)
+
+    assert open_round(opened, ConfirmWish(2, 3, "recipe"), again=True)[0].plan.round == 2
 
 
 def test_a_failed_trial_allows_another_try(database: Database) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import optuna
 
-from search.confirm.plan import ConfirmPlan, ConfirmWish, make_plan
+from search.confirm.plan import ConfirmPlan, ConfirmWish, check_asks_anew, make_plan
 from search.confirm.round import VERDICT_KEY, Round, read_round
 from search.confirm.standing import Standing, read_standing
 from search.confirm.verdict import Verdict, decide
@@ -67,8 +67,8 @@ def open_round(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[Ro
         The round, its companion, and whether it was begun now.
 
     Raises:
-        ConfirmError: There is nothing to confirm, the wish is another round's, or nothing has changed since
-            the last round.
+        ConfirmError: There is nothing to confirm, the wish is another round's, or it asks nothing that no
+            round has answered.
     """
     opened.check_is_search()
     database = opened.database
@@ -159,9 +159,7 @@ def _is_over(database: Database, last: Round) -> bool:
 
 
 def _plan_next(opened: OpenStudy, wish: ConfirmWish, rounds: Sequence[Round]) -> ConfirmPlan:
-    """The plan of a further round, which asks something else than the last one did.
-
-    The same recipes on other seeds, again and again until one wins, would be no confirmation.
+    """The plan of a further round, which asks something that none of `rounds` has answered.
 
     Raises:
         ConfirmError: It does not, or there is nothing to confirm.
@@ -169,20 +167,18 @@ def _plan_next(opened: OpenStudy, wish: ConfirmWish, rounds: Sequence[Round]) ->
     trials = summarise_trials(opened.study)
     earlier = [one.plan for one in rounds]
     plan = make_plan(opened.study.study_name, _identity(opened), opened.settings, trials, wish, earlier)
-    if not rounds or rounds[-1].verdict is None:
-        return plan
-    before = rounds[-1].plan
-    asked = (plan.top, len(plan.seeds), plan.against) != (before.top, len(before.seeds), before.against)
-    if asked or plan.complete != before.complete or _has_failures(opened.database, rounds[-1]):
-        return plan
-    raise ConfirmError(
-        f"nothing has changed since round {before.round} of confirming {before.study!r}: other seeds until "
-        "one recipe wins would be no confirmation; search on first, or ask for more with --seeds"
-    )
+    # What a machine's fault left open may be asked again.
+    settled = [one for one in rounds if one.verdict is not None]
+    check_asks_anew(plan, [one.plan for one in settled if not _has_failures(opened.database, one)])
+    return plan
 
 
-def _has_failures(database: Database, last: Round) -> bool:
-    standing = read_standing(open_study(database, last.name), last.plan)
+def _has_failures(database: Database, settled: Round) -> bool:
+    try:
+        standing = read_standing(open_study(database, settled.name), settled.plan)
+    except ConfirmError:
+        # Its trials were meddled with; its verdict holds.
+        return False
     return any(one.state == "failed" for outcomes in standing.outcomes for one in outcomes)
 
 

@@ -126,6 +126,35 @@ class ConfirmPlan:
         return cls(**given)
 
 
+def check_asks_anew(plan: ConfirmPlan, answered: Sequence[ConfirmPlan]) -> None:
+    """See that a further round asks something that no earlier one has answered.
+
+    The same recipes on other seeds, again and again until one wins, would be no confirmation. So one of them
+    was never compared with this yardstick, or all get more seeds than any of them had before. One published
+    figure is as good as another: it changes nothing of what is trained, and the test set is the same.
+
+    Args:
+        plan: The further round's.
+        answered: Those of all rounds before that came to a verdict.
+
+    Raises:
+        ConfirmError: It does not.
+    """
+    mine = {without_seed(candidate.recipe) for candidate in plan.candidates}
+    alike = [one for one in answered if (one.reference is None) == (plan.reference is None)]
+    theirs = [{without_seed(candidate.recipe) for candidate in one.candidates} for one in alike]
+    most, number = max(
+        ((len(one.seeds), one.round) for one, recipes in zip(alike, theirs, strict=True) if mine & recipes),
+        default=(0, 0),
+    )
+    if mine <= set().union(*theirs) and len(plan.seeds) <= most:
+        raise ConfirmError(
+            f"nothing has changed since round {number} of confirming {plan.study!r}, which had {most} seeds: "
+            "other seeds until one recipe wins would be no confirmation; search on first, or ask for more "
+            "than that with --seeds"
+        )
+
+
 def without_seed(recipe: Recipe) -> Recipe:
     """The recipe as it is compared with others: what it does, whatever chance it had."""
     return dataclasses.replace(recipe, seed=0)
