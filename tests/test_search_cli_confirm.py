@@ -132,7 +132,7 @@ def test_equal_recipes_leave_the_test_set_closed(confirm: Cli, cli: Cli, opened_
     assert with_study(read_rounds)[0].test is None
     assert "no winner beyond noise; the test set stays closed" in cli("status").out
     assert cli("best").out.endswith(
-        "Not confirmed: on 4 fresh seeds ('cifar10-confirm'), no winner beyond noise.\n"
+        "Not confirmed on 4 fresh seeds (round 1, 'cifar10-confirm'): no winner beyond noise.\n"
     )
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from search.confirm.companion import keep_first, open_round, read_rounds, settle_verdict
 from search.confirm.lookup import find_confirmation, rounds_json, status_lines
-from search.confirm.plan import Candidate, ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
+from search.confirm.plan import ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
 from search.confirm.round import VERDICT_KEY
 from search.confirm.standing import read_standing
 from search.confirm.verdict import Verdict
@@ -416,7 +416,7 @@ def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
     assert (status_lines(opened), rounds_json(opened)) == ([], [])
     current, companion, _ = open_round(opened, SMALL, again=False)
     finish_trials(companion, one_better, most=4)
-    assert told(2) == (None, "Not confirmed yet: 'sample-confirm' trains it on 3 fresh seeds.")
+    assert told(2) == (None, "Not confirmed yet: it is trained on 3 fresh seeds (round 1, 'sample-confirm').")
     assert status_lines(opened) == ["confirm, round 1 ('sample-confirm'): 4 of 9 trials ended"]
     run_round(opened, one_better)
     confirmed, text = told(2)
@@ -424,7 +424,7 @@ def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
     assert text.startswith("Confirmed: its recipe (trial 2) is +10.")
     assert told(1) == (
         False,
-        "Not confirmed: on 3 fresh seeds ('sample-confirm'), the winner is trial 2.",
+        "Not confirmed on 3 fresh seeds (round 1, 'sample-confirm'): the winner is trial 2.",
     )
     assert status_lines(opened) == [
         "confirm, round 1 ('sample-confirm'): the winner is trial 2; not tested yet"
@@ -437,6 +437,33 @@ def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
     assert told(4)[1].endswith("`cnn-search confirm --again` compares the best of now.")
 
 
-def test_a_candidate_is_a_value() -> None:
-    """Equal ones are equal, for plans to be compared."""
-    assert Candidate(1, 0.5, Recipe()) == Candidate(1, 0.5, Recipe())
+def test_best_names_all_rounds_that_compared_the_recipe(database: Database) -> None:
+    """A round that wins after one that did not is another thing than a first one."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    run_round(opened, alike)
+    run_round(opened, one_better, ConfirmWish(2, 4), again=True)
+
+    found = find_confirmation(opened, summarise_trials(opened.study)[2])
+
+    assert (found.companion, found.round) == ("sample-confirm-2", 2)
+    assert "on 4 fresh seeds (round 2, 'sample-confirm-2')" in found.text
+    assert found.text.endswith(" Round 1 of it: no winner.")
+    assert [dataclasses.asdict(one) for one in found.others] == [
+        {"round": 1, "companion": "sample-confirm", "outcome": "no winner"}
+    ]
+    loser = find_confirmation(opened, summarise_trials(opened.study)[1])
+    assert loser.text.endswith("the winner is trial 2. Round 1 of it: no winner.")
+
+
+def test_the_yardstick_needs_no_confirmation(database: Database) -> None:
+    """Before a round and after one; another trial with its recipe is the same thing."""
+    opened = searched(database, [0.9, 0.6])
+    enqueue(opened, dataclasses.replace(opened.settings.article_recipe, seed=88))
+    finish_trials(opened, lambda _: 0.95)
+
+    for number in (0, 2):
+        found = find_confirmation(opened, summarise_trials(opened.study)[number])
+        assert found.is_confirmed is None
+        assert found.text.startswith("It is the article's recipe, the yardstick")
+    run_round(opened, alike, ConfirmWish(1, 2))
+    assert "yardstick" in find_confirmation(opened, summarise_trials(opened.study)[2]).text

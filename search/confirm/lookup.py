@@ -1,6 +1,6 @@
 """What is known of a study's rounds without working on them: for `best` and `status`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.confirm.companion import read_rounds
@@ -9,6 +9,22 @@ from search.confirm.round import Round
 from search.errors import ConfirmError
 from search.study import OpenStudy, open_study
 from search.summary import TrialSummary, count_ended, summarise_trials
+from trainer.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """What an earlier round came to.
+
+    Attributes:
+        round: Its number, from 1.
+        companion: Its study.
+        outcome: In a few words.
+    """
+
+    round: int
+    companion: str
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -19,23 +35,37 @@ class Confirmation:
         is_confirmed: By a verdict beyond noise; None where no round has come to one about it.
         companion: The study that compared it last; None for none.
         text: The same in a sentence or two.
+        round: Which round that was, from 1; None for none.
+        others: What the rounds came to that compared it before, the first one first.
     """
 
     is_confirmed: bool | None
     companion: str | None
     text: str
+    round: int | None = None
+    others: tuple[PastRound, ...] = ()
 
 
 def find_confirmation(opened: OpenStudy, trial: TrialSummary) -> Confirmation:
-    """What the last round that compared the recipe of `trial`, whatever its seed, came to."""
+    """What the last round that compared the recipe of `trial`, whatever its seed, came to, and those before."""
     try:
         rounds = read_rounds(opened)
     except ConfirmError as error:
         return Confirmation(None, None, f"Whether it is confirmed cannot be told: {error}.")
-    for one in reversed(rounds):
-        recipes = [without_seed(candidate.recipe) for candidate in one.plan.candidates]
-        if trial.recipe is not None and without_seed(trial.recipe) in recipes:
-            return _of_round(one, recipes.index(without_seed(trial.recipe)))
+    recipe = None if trial.recipe is None else without_seed(trial.recipe)
+    if trial.number == 0 or recipe == without_seed(opened.settings.article_recipe):
+        return Confirmation(
+            None,
+            None,
+            "It is the article's recipe, the yardstick of `cnn-search confirm`.",
+        )
+    compared = [(one, at) for one in rounds if (at := _place(one, recipe)) is not None]
+    if compared:
+        *before, (last, at) = compared
+        others = tuple(PastRound(one.plan.round, one.name, _past(one, place)) for one, place in before)
+        told = "".join(f" Round {one.round} of it: {one.outcome}." for one in others)
+        found = _of_round(last, at)
+        return replace(found, text=found.text + told, round=last.plan.round, others=others)
     if rounds:
         trials = ", ".join(str(candidate.trial) for candidate in rounds[-1].plan.candidates)
         return Confirmation(
@@ -59,7 +89,7 @@ def status_lines(opened: OpenStudy) -> list[str]:
         return [f"confirm: {error}"]
     if not rounds:
         return []
-    return [f"confirm, round {len(rounds)} ({rounds[-1].name!r}): {_outcome(opened, rounds[-1])}"]
+    return [f"confirm, round {rounds[-1].plan.round} ({rounds[-1].name!r}): {_outcome(opened, rounds[-1])}"]
 
 
 def rounds_json(opened: OpenStudy) -> list[dict[str, Any]]:
@@ -76,37 +106,55 @@ def rounds_json(opened: OpenStudy) -> list[dict[str, Any]]:
     ]
 
 
+def _place(one: Round, recipe: Recipe | None) -> int | None:
+    """The index of a recipe without seed among a round's candidates; None where it is none of them."""
+    recipes = [without_seed(candidate.recipe) for candidate in one.plan.candidates]
+    return recipes.index(recipe) if recipe in recipes else None
+
+
+def _past(one: Round, index: int) -> str:
+    """What a round came to for one of its candidates, in a few words."""
+    if one.verdict is None:
+        return "no verdict"
+    if one.winner is None:
+        return "no winner"
+    if one.verdict.winner != index:
+        return f"the winner was trial {one.winner.trial}"
+    if (figure := one.figure) is None:
+        return "it won"
+    return f"{'beyond' if figure.is_beyond else 'not beyond'} noise of {100 * figure.figure:.2f} %"
+
+
 def _of_round(one: Round, index: int) -> Confirmation:
     number = one.plan.candidates[index].trial
-    seeds = len(one.plan.seeds)
+    on = f"on {len(one.plan.seeds)} fresh seeds (round {one.plan.round}, {one.name!r})"
     if one.verdict is None:
-        return Confirmation(
-            None, one.name, f"Not confirmed yet: {one.name!r} trains it on {seeds} fresh seeds."
-        )
+        return Confirmation(None, one.name, f"Not confirmed yet: it is trained {on}.")
     if one.verdict.winner != index:
-        other = "no winner beyond noise" if one.winner is None else f"the winner is trial {one.winner.trial}"
-        return Confirmation(
-            False, one.name, f"Not confirmed: on {seeds} fresh seeds ({one.name!r}), {other}."
-        )
+        other = "no winner" if one.winner is None else f"the winner is trial {one.winner.trial}"
+        if one.winner is None and any(one.verdict.decision.differences):
+            other = "no winner beyond noise"
+        return Confirmation(False, one.name, f"Not confirmed {on}: {other}.")
     if one.plan.reference is None:
         figure = one.figure
         if figure is None:
-            return Confirmation(None, one.name, f"Not confirmed yet: {one.name!r} has to be tested.")
+            return Confirmation(
+                None, one.name, f"Not confirmed yet: it has the highest mean {on}, not tested yet."
+            )
         low, high = 100 * figure.interval.low, 100 * figure.interval.high
         told = "Confirmed: beyond noise" if figure.is_beyond else "Not confirmed: not beyond noise"
         return Confirmation(
             figure.is_beyond,
             one.name,
             f"{told} of {100 * figure.figure:.2f} %: on the test set {100 * figure.interval.mean:.2f} %, "
-            f"95 % interval {low:.2f} to {high:.2f} % ({one.name!r}, {seeds} seeds).",
+            f"95 % interval {low:.2f} to {high:.2f} %, {on}.",
         )
     difference = one.verdict.decision.differences[index]
     points = "" if difference is None else f"{100 * difference.mean:+.2f} points "
     return Confirmation(
         True,
         one.name,
-        f"Confirmed: its recipe (trial {number}) is {points}above the article's on {seeds} fresh seeds, "
-        f"beyond noise ({one.name!r}).",
+        f"Confirmed: its recipe (trial {number}) is {points}above the article's {on}, beyond noise.",
     )
 
 
