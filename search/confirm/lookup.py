@@ -47,7 +47,7 @@ class Confirmation:
 
 
 def find_confirmation(opened: OpenStudy, trial: TrialSummary) -> Confirmation:
-    """What the last round that compared the recipe of `trial`, whatever its seed, came to, and those before."""
+    """What the rounds that compared the recipe of `trial`, whatever its seed, came to, above all the last."""
     try:
         rounds = read_rounds(opened)
     except ConfirmError as error:
