@@ -10,6 +10,7 @@ from typing import Any, Final
 from optuna.trial import Trial, TrialState
 
 from search.events import TrialEnded
+from search.hits import HITS_KEY, pack_hits
 from search.policy import CheckpointPolicy
 from search.space import record_params, suggest
 from search.study import MAX_RETRIES, OpenStudy
@@ -133,6 +134,9 @@ class TrialRun:
             content = result.to_h5(self._opened.settings.train_samples)
             score = evaluator.score(model_from_bytes(content), look)
             outcome = f"{100 * score.accuracy:.2f} %"
+            if self._opened.confirms is not None:
+                # What is compared there is compared image by image.
+                attrs[HITS_KEY] = pack_hits(score.hits)
             name = f"trial-{number}-{score.accuracy:.4f}.h5"
             files.append(NamedFile("model", name, "application/x-hdf5", content))
         elif result.status == "diverged":

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from optuna.trial import TrialState
 from test_search_worker import WISHES
 
+from search.confirm.statistics import IMAGES
+from search.hits import HITS_KEY, pack_hits
 from search.space import params_of
 from search.study import OpenStudy, open_or_create_study
 from search.summary import DIVERGED_KEY, RECIPE_KEY
@@ -69,7 +72,10 @@ def end(claimed: ClaimedTrial, outcome: Outcome, model: bytes) -> None:
         claimed.finish(TrialState.FAIL, None, attrs={"failure": "ValueError: of no number"})
     else:
         file = NamedFile("model", f"trial-{outcome:.4f}.h5", "application/x-hdf5", model)
-        claimed.finish(TrialState.COMPLETE, outcome, [file])
+        images = np.arange(IMAGES)
+        claimed.finish(
+            TrialState.COMPLETE, outcome, [file], {HITS_KEY: pack_hits(images < round(outcome * IMAGES))}
+        )
     claimed.let_go()
 
 

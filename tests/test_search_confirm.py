@@ -13,9 +13,11 @@ from optuna.trial import TrialState
 
 from search.confirm.companion import keep_first, open_round, read_rounds, settle_verdict
 from search.confirm.lookup import find_confirmation, rounds_json, status_lines
+from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
-from search.confirm.round import VERDICT_KEY
-from search.confirm.standing import read_standing
+from search.confirm.round import TEST_KEY, VERDICT_KEY
+from search.confirm.standing import Standing, read_hits, read_standing
+from search.confirm.statistics import Difference
 from search.confirm.verdict import Verdict
 from search.errors import ConfirmError, StudyError
 from search.strategy import attach_strategy
@@ -229,6 +231,35 @@ def run_round(opened: OpenStudy, outcome: Any, wish: ConfirmWish = SMALL, *, aga
     return settle_verdict(companion, current.plan, read_standing(companion, current.plan))
 
 
+def keep_test(opened: OpenStudy, mean: float) -> None:
+    """Let the winner of the last round be so much better on the test set, give or take half a point."""
+    current = read_rounds(opened)[-1]
+    tests = (ModelTest(0, 1, 0.7, 1.0, "0" * 64),)
+    difference = Difference(mean, mean - 0.005, mean + 0.005, 0.001, 0.002)
+    record = OpeningRecord((Attempt("2026-11-23T12:00:00+00:00", "h"),), 10_000, tests, tests, difference)
+    assert OpeningRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    open_study(opened.database, current.name).study.set_user_attr(TEST_KEY, record.to_dict())
+
+
+def test_hits_that_are_gone_are_told(database: Database) -> None:
+    """Nothing is decided without them; who counts them finds another number."""
+    opened = searched(database, [0.5, 0.6])
+    current, companion, _ = open_round(opened, SMALL, again=False)
+    finish_trials(companion, alike)
+    standing = read_standing(companion, current.plan)
+    first = standing.outcomes[0][0]
+    wrong = dataclasses.replace(first, value=0.5)
+    changed = Standing(((wrong, *standing.outcomes[0][1:]), *standing.outcomes[1:]))
+
+    with pytest.raises(
+        ConfirmError, match=r"which images trial 0 classified rightly .*, not 0\.5000 of them"
+    ):
+        settle_verdict(companion, current.plan, changed)
+    assert [one.mean() for one in read_hits(companion, standing)[0]] == pytest.approx(
+        standing.values(0), abs=1e-4
+    )
+
+
 def test_a_verdict_is_kept(database: Database) -> None:
     """The first one, whatever is decided later; it comes back as it was."""
     opened = searched(database, [0.5, 0.6, 0.7])
@@ -420,14 +451,28 @@ def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
     assert status_lines(opened) == ["confirm, round 1 ('sample-confirm'): 4 of 9 trials ended"]
     run_round(opened, one_better)
     confirmed, text = told(2)
+    assert confirmed is None
+    assert text.startswith("Not confirmed yet: its recipe (trial 2) is +10.")
+    assert text.endswith("; the test set was not scored yet.")
+    keep_test(opened, -0.001)
+    confirmed, text = told(2)
+    assert confirmed is False
+    assert text.startswith("Not confirmed: its recipe (trial 2) is +10.")
+    assert text.endswith(", but on the test set -0.10 points, 95 % interval -0.60 to +0.40: not above 0.")
+    keep_test(opened, 0.001)
+    confirmed, text = told(2)
     assert confirmed
     assert text.startswith("Confirmed: its recipe (trial 2) is +10.")
+    assert text.endswith(
+        ", and on the test set +0.10 points, 95 % interval -0.40 to +0.60: not beyond noise."
+    )
     assert told(1) == (
         False,
         "Not confirmed on 3 fresh seeds (round 1, 'sample-confirm'): the winner is trial 2.",
     )
     assert status_lines(opened) == [
-        "confirm, round 1 ('sample-confirm'): the winner is trial 2; not tested yet"
+        "confirm, round 1 ('sample-confirm'): the winner is trial 2; on the test set +0.10 points, 95 % "
+        "interval -0.40 to +0.60: not beyond noise"
     ]
     assert rounds_json(opened)[0]["winner"] == 2
     enqueue(opened, dataclasses.replace(current.plan.candidates[0].recipe, seed=99))

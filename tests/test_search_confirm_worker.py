@@ -12,8 +12,9 @@ from test_search_worker import EPOCHS, Log, count_leases, make_worker, stored_st
 import storage.database
 from search.confirm.companion import open_round
 from search.confirm.plan import ConfirmWish
-from search.confirm.standing import read_standing
+from search.confirm.standing import read_hits, read_standing
 from search.events import EpochEnded, Event, Notice, StepsDone, TrialEnded, TrialStarted
+from search.hits import HITS_KEY
 from search.study import OpenStudy, open_study
 from search.summary import RECIPE_KEY
 from storage.database import Database, open_database
@@ -57,6 +58,9 @@ def test_a_live_worker_trains_the_companions_trials_first(database: Database, st
     assert standing.is_over
     values = [value for index in range(2) for value in standing.values(index)]
     assert all(isinstance(value, float) for value in values)
+    # Which images they classified rightly is stored with their ends; of a search's trials nobody asks.
+    assert [one.mean() for hits in read_hits(companion, standing) for one in hits] == values
+    assert HITS_KEY not in study.study.get_trials(deepcopy=False)[2].user_attrs
     trained = [Recipe.from_dict(trial.user_attrs[RECIPE_KEY]) for trial in companion.study.trials]
     assert trained == list(current.plan.runs())
     assert [len(trial.intermediate_values) for trial in companion.study.trials] == [EPOCHS] * 4

@@ -54,6 +54,8 @@ def test_a_score_cannot_be_changed() -> None:
     score = Evaluator(DeviceSplit.of(SPLIT)).score(_varied_model(0))
     with pytest.raises(ValueError, match="read-only"):
         score.confusion[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        score.hits[0] = True
     with pytest.raises(AttributeError):
         score.accuracy = 1.0  # type: ignore[misc]
 
@@ -189,6 +191,7 @@ def test_a_single_image_can_be_scored() -> None:
     expected = _score_by_numpy(model, SPLIT.first(1))
     assert score.loss == pytest.approx(expected.loss, rel=1e-4)
     np.testing.assert_array_equal(score.confusion, expected.confusion)
+    np.testing.assert_array_equal(score.hits, expected.hits)
 
 
 def test_bytes_are_scaled_to_the_unit_interval() -> None:
@@ -235,7 +238,7 @@ def _score_by_numpy(model: keras.Model, split: Split) -> Score:
     confusion = np.zeros((10, 10), np.int32)
     np.add.at(confusion, (split.labels, predicted), 1)
     hits = predicted == split.labels
-    return Score(float(losses.mean()), float(hits.mean()), len(split), confusion)
+    return Score(float(losses.mean()), float(hits.mean()), len(split), confusion, hits)
 
 
 def _assert_equal(score: Score, expected: Score) -> None:
@@ -243,3 +246,4 @@ def _assert_equal(score: Score, expected: Score) -> None:
     assert (score.accuracy, score.images) == (expected.accuracy, expected.images)
     assert score.loss == pytest.approx(expected.loss, rel=1e-5)
     np.testing.assert_array_equal(score.confusion, expected.confusion)
+    np.testing.assert_array_equal(score.hits, expected.hits)

@@ -40,12 +40,14 @@ class Score:
         images: How many were scored.
         confusion: int32 (10, 10), read-only: how many images of a class, the row, were taken for a class, the
             column, both indices into `CLASS_NAMES`.
+        hits: bool (images,), read-only: which images were classified rightly.
     """
 
     loss: float
     accuracy: float
     images: int
     confusion: npt.NDArray[np.int32]
+    hits: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Outputs:
 
 _Sums = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Summed loss, float64 (); confusion, int32 (10, 10); `measure_outputs` of all, float32 (4,)."""
-_Run = Callable[..., _Sums]
+_Run = Callable[..., tuple[_Sums, tf.Tensor]]
 """What `Evaluator._score` is as a program."""
 
 
@@ -112,15 +114,17 @@ class Evaluator:
             OutOfMemoryError: The device had no memory left.
         """
         with telling_out_of_memory():
-            loss, counts, outputs = self._sum(model, look)
+            (loss, counts, outputs), hits = self._sum(model, look)
         if checked_as is not None:
             describe_outputs(outputs).check(checked_as)
         images, confusion = len(self._split), counts.numpy()
         # It may be TensorFlow's own memory.
         confusion.flags.writeable = False
-        return Score(float(loss) / images, int(confusion.trace()) / images, images, confusion)
+        hits.flags.writeable = False
+        return Score(float(loss) / images, int(confusion.trace()) / images, images, confusion, hits)
 
-    def _sum(self, model: keras.Model, look: Callable[[], None]) -> _Sums:
+    def _sum(self, model: keras.Model, look: Callable[[], None]) -> tuple[_Sums, npt.NDArray[np.bool_]]:
+        """The sums over the split, and which images were classified rightly, (images,)."""
         resident, run = self._programs.get(_describe_architecture(model), lambda: self._program(model))
         resident.set_weights(model.get_weights())
         classes = len(CLASS_NAMES)
@@ -129,9 +133,11 @@ class Evaluator:
             tf.zeros([classes, classes], tf.int32),
             tf.fill([4], -math.inf),
         )
+        found = [np.zeros(0, np.bool_)]
         for first, last in pieces(len(self._split), look):
-            sums = run(tf.constant(first), tf.constant(last), *sums)
-        return sums
+            sums, hits = run(tf.constant(first), tf.constant(last), *sums)
+            found.append(hits.numpy())
+        return sums, np.concatenate(found)
 
     def _program(self, model: keras.Model) -> tuple[keras.Model, _Run]:
         resident = keras.models.clone_model(model)
@@ -145,9 +151,11 @@ class Evaluator:
         loss: tf.Tensor,
         confusion: tf.Tensor,
         outputs: tf.Tensor,
-    ) -> _Sums:
-        """The sums, with those of images `first` to `last` - 1 added batch by batch."""
+    ) -> tuple[_Sums, tf.Tensor]:
+        """The sums, with those of images `first` to `last` - 1 added batch by batch, and their hits."""
         classes = len(CLASS_NAMES)
+        # The last batch may be smaller than the others.
+        hits = tf.TensorArray(tf.bool, size=0, dynamic_size=True, infer_shape=False, element_shape=[None])
         for begin in tf.range(first, last, BATCH):
             # Ten batches at once would take ten times the memory.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -156,9 +164,11 @@ class Evaluator:
             probabilities = model(scale(self._split.images[begin:end], tf.float32), training=False)
             losses = keras.ops.sparse_categorical_crossentropy(labels, probabilities)
             loss += tf.cast(tf.reduce_sum(losses), tf.float64)
-            confusion += tf.math.confusion_matrix(labels, choose_classes(probabilities), classes)
+            chosen = choose_classes(probabilities)
+            confusion += tf.math.confusion_matrix(labels, chosen, classes)
             outputs = tf.maximum(outputs, measure_outputs(probabilities))
-        return loss, confusion, outputs
+            hits = hits.write(hits.size(), chosen == labels)
+        return (loss, confusion, outputs), hits.concat()
 
 
 def measure_outputs(outputs: tf.Tensor) -> tf.Tensor:

@@ -106,8 +106,9 @@ def confirm(
 
     The study's best recipes and the article's are trained on the same fresh seeds, and compared on validation
     by mean and interval. Only where one of them is better beyond noise, the test set is opened, once, for it
-    and the article's; that is recorded, and asked again, the command shows the record. Workers that are busy
-    with the study help. Ctrl-C hands back what runs; the same command goes on.
+    and the article's; against a figure it is always opened, once, for the best on validation. That is
+    recorded, and asked again, the command shows the record. Workers that are busy with the study help. Ctrl-C
+    hands back what runs; the same command goes on.
     """
     from search.confirm.companion import open_round, settle_verdict
     from search.confirm.plan import ConfirmWish

@@ -16,7 +16,7 @@ import optuna
 
 from search.confirm.plan import ConfirmPlan, ConfirmWish, check_asks_anew, make_plan
 from search.confirm.round import VERDICT_KEY, Round, read_round
-from search.confirm.standing import Standing, read_standing
+from search.confirm.standing import Standing, read_hits, read_standing
 from search.confirm.verdict import Verdict, decide
 from search.errors import ConfirmError
 from search.space import params_of
@@ -94,8 +94,15 @@ def settle_verdict(companion: OpenStudy, plan: ConfirmPlan, standing: Standing) 
         companion: The round's.
         plan: Its plan.
         standing: Of which all trials have ended.
+
+    Raises:
+        ConfirmError: What its trials classified rightly cannot be read, or the companion was deleted.
     """
-    made = Verdict(decide(plan, standing), now(), socket.gethostname())
+    former = companion.study.user_attrs.get(VERDICT_KEY)
+    if former is not None:
+        return Verdict.from_dict(former)
+    decision = decide(plan, standing, lambda: read_hits(companion, standing))
+    made = Verdict(decision, now(), socket.gethostname())
     kept = keep_first(companion, VERDICT_KEY, lambda former: former or made.to_dict())
     return Verdict.from_dict(kept)
 

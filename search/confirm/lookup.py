@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search.confirm.companion import read_rounds
-from search.confirm.plan import without_seed
+from search.confirm.plan import Candidate, without_seed
+from search.confirm.report import difference_text
 from search.confirm.round import Round
 from search.errors import ConfirmError
 from search.study import OpenStudy, open_study
@@ -32,7 +33,8 @@ class Confirmation:
     """Whether a trial's recipe is confirmed.
 
     Attributes:
-        is_confirmed: By a verdict beyond noise; None where no round has come to one about it.
+        is_confirmed: By a verdict beyond noise that the test set does not contradict; None where no round has
+            come to that about it.
         companion: The study that compared it last; None for none.
         text: The same in a sentence or two.
         round: Which round that was, from 1; None for none.
@@ -116,13 +118,21 @@ def _past(one: Round, index: int) -> str:
     """What a round came to for one of its candidates, in a few words."""
     if one.verdict is None:
         return "no verdict"
-    if one.winner is None:
+    if one.chosen is None:
         return "no winner"
     if one.verdict.winner != index:
-        return f"the winner was trial {one.winner.trial}"
-    if (figure := one.figure) is None:
-        return "it won"
-    return f"{'beyond' if figure.is_beyond else 'not beyond'} noise of {100 * figure.figure:.2f} %"
+        return _other(one.chosen, one)
+    if one.figure is not None:
+        return (
+            f"{'beyond' if one.figure.is_beyond else 'not beyond'} noise of {100 * one.figure.figure:.2f} %"
+        )
+    return "it won" if one.is_upheld else "it won on validation alone"
+
+
+def _other(chosen: Candidate, one: Round) -> str:
+    """Who was better, where it was another one."""
+    is_winner = one.plan.reference is not None
+    return f"the winner is trial {chosen.trial}" if is_winner else f"trial {chosen.trial} has a higher mean"
 
 
 def _of_round(one: Round, index: int) -> Confirmation:
@@ -130,17 +140,16 @@ def _of_round(one: Round, index: int) -> Confirmation:
     on = f"on {len(one.plan.seeds)} fresh seeds (round {one.plan.round}, {one.name!r})"
     if one.verdict is None:
         return Confirmation(None, one.name, f"Not confirmed yet: it is trained {on}.")
-    if one.verdict.winner != index:
-        other = "no winner" if one.winner is None else f"the winner is trial {one.winner.trial}"
-        if one.winner is None and any(one.verdict.decision.differences):
+    if one.chosen is None or one.verdict.winner != index:
+        other = "no winner" if one.chosen is None else _other(one.chosen, one)
+        if any(one.verdict.decision.differences) and one.chosen is None:
             other = "no winner beyond noise"
         return Confirmation(False, one.name, f"Not confirmed {on}: {other}.")
     if one.plan.reference is None:
         figure = one.figure
         if figure is None:
-            return Confirmation(
-                None, one.name, f"Not confirmed yet: it has the highest mean {on}, not tested yet."
-            )
+            text = f"Not confirmed yet: it has the highest mean {on}, and the test set was not scored yet."
+            return Confirmation(None, one.name, text)
         low, high = 100 * figure.interval.low, 100 * figure.interval.high
         told = "Confirmed: beyond noise" if figure.is_beyond else "Not confirmed: not beyond noise"
         return Confirmation(
@@ -151,11 +160,12 @@ def _of_round(one: Round, index: int) -> Confirmation:
         )
     difference = one.verdict.decision.differences[index]
     points = "" if difference is None else f"{100 * difference.mean:+.2f} points "
-    return Confirmation(
-        True,
-        one.name,
-        f"Confirmed: its recipe (trial {number}) is {points}above the article's {on}, beyond noise.",
-    )
+    won = f"its recipe (trial {number}) is {points}above the article's on validation, beyond noise, {on}"
+    if one.test is None or one.test.difference is None:
+        return Confirmation(None, one.name, f"Not confirmed yet: {won}; the test set was not scored yet.")
+    word, joint = ("Confirmed", "and") if one.is_upheld else ("Not confirmed", "but")
+    tested = f"on the test set {difference_text(one.test.difference)}"
+    return Confirmation(one.is_upheld, one.name, f"{word}: {won}, {joint} {tested}.")
 
 
 def _outcome(opened: OpenStudy, one: Round) -> str:
@@ -165,9 +175,13 @@ def _outcome(opened: OpenStudy, one: Round) -> str:
         except ConfirmError:
             ended = 0
         return f"{ended} of {len(one.plan.runs())} trials ended"
-    if one.winner is None:
+    if one.chosen is None:
         return "no winner beyond noise; the test set stays closed"
-    tested = "tested" if one.test is not None and one.test.is_scored else "not tested yet"
+    name = f"trial {one.chosen.trial}"
     if (figure := one.figure) is not None:
-        tested = f"{'beyond' if figure.is_beyond else 'not beyond'} noise of {100 * figure.figure:.2f} %"
-    return f"the winner is trial {one.winner.trial}; {tested}"
+        told = f"beyond noise of {100 * figure.figure:.2f} %"
+        return f"the winner is {name}: {told}" if figure.is_beyond else f"no winner: {name} is not {told}"
+    if one.test is None or one.test.difference is None:
+        return f"the best on validation is {name}; not tested yet"
+    word = "the winner is" if one.is_upheld else "the winner on validation alone is"
+    return f"{word} {name}; on the test set {difference_text(one.test.difference)}"

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-FORMAT: Final = 1
+from search.confirm.statistics import Difference
+
+FORMAT: Final = 2
 """Version of the stored record; another version's is refused."""
 
 
@@ -47,16 +49,19 @@ class OpeningRecord:
 
     Attributes:
         attempts: Each time that models were about to be scored, the first one first; a second one where a
-            process ended before it had stored the scores, which are the same, as the models are.
+            process ended before it had stored the scores, or two were at it at once. The scores are the same,
+            as the models are.
         images: How many test images there are; 0 as long as nothing is scored.
         winner: The winner's scores by seed; empty as long as nothing is scored.
         reference: The same of the reference, where there is one; a seed that it lacks is left out.
+        difference: How much better the winner is than the reference on the test images; None without one.
     """
 
     attempts: tuple[Attempt, ...]
     images: int = 0
     winner: tuple[ModelTest, ...] = ()
     reference: tuple[ModelTest, ...] = ()
+    difference: Difference | None = None
 
     @property
     def is_scored(self) -> bool:
@@ -81,4 +86,5 @@ class OpeningRecord:
             int(values["images"]),
             tuple(ModelTest(**one) for one in values["winner"]),
             tuple(ModelTest(**one) for one in values["reference"]),
+            None if values["difference"] is None else Difference(**values["difference"]),
         )

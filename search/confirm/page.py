@@ -41,7 +41,7 @@ def confirm_page(report: RoundReport) -> str:
     return _PAGE.format(
         title=html.escape(title),
         verdict=html.escape(first),
-        won="won" if report.round.winner is not None else "",
+        won="won" if report.is_won else "",
         others=_paragraph([*others, *test_lines(report)]),
         about=html.escape(about),
         recipes="".join(f"<li>{html.escape(line.strip())}</li>" for line in recipes),
@@ -139,7 +139,7 @@ def _points(report: RoundReport) -> list[dict[str, Any]]:
     plan, verdict = report.plan, report.round.verdict
     traces = []
     for index, outcomes in enumerate(report.standing.outcomes):
-        is_winner = verdict is not None and verdict.winner == index
+        is_winner = report.is_won and verdict is not None and verdict.winner == index
         colour = WINNER_COLOUR if is_winner else CANDIDATE_COLOUR
         if index == len(plan.candidates):
             colour = ARTICLE_COLOUR

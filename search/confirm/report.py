@@ -6,7 +6,7 @@ from typing import Final
 from search.confirm.plan import ConfirmPlan
 from search.confirm.round import Round
 from search.confirm.standing import Standing
-from search.confirm.statistics import Interval, median_index
+from search.confirm.statistics import Difference, Interval, median_index
 from search.recipe_words import describe_beyond, describe_dropouts, describe_optimizer
 from trainer.recipe import Recipe
 
@@ -34,10 +34,15 @@ class RoundReport:
         return self.round.plan
 
     @property
+    def is_won(self) -> bool:
+        """Whether there is a winner that the test set does not speak against."""
+        return self.round.winner is not None and self.round.is_upheld is not False
+
+    @property
     def median_trial(self) -> int | None:
         """The number of the winner's trial on its median seed, by validation, in the companion."""
         verdict = self.round.verdict
-        if verdict is None or verdict.winner is None:
+        if verdict is None or verdict.winner is None or self.round.winner is None:
             return None
         outcomes = self.standing.outcomes[verdict.winner]
         return outcomes[median_index([outcome.value or 0.0 for outcome in outcomes])].trial
@@ -58,3 +63,11 @@ def recipe_text(recipe: Recipe) -> str:
 def points_text(interval: Interval) -> str:
     """The bounds of a difference, in percentage points."""
     return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+
+
+def difference_text(difference: Difference) -> str:
+    """A difference on the test images with its interval, and what that means."""
+    told = "beyond noise" if difference.low > 0 else "not beyond noise"
+    if difference.mean <= 0:
+        told = "not above 0"
+    return f"{100 * difference.mean:+.2f} points, 95 % interval {points_text(difference)}: {told}"

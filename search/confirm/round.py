@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from search.confirm.opening import OpeningRecord
 from search.confirm.plan import Candidate, ConfirmPlan
-from search.confirm.statistics import FigureComparison, Interval, compare_with_figure, mean_interval
+from search.confirm.statistics import FigureComparison, compare_with_figure
 from search.confirm.verdict import Verdict
 from search.errors import ConfirmError
 from search.study import PLAN_KEY
@@ -36,28 +36,41 @@ class Round:
     test: OpeningRecord | None
 
     @property
-    def winner(self) -> Candidate | None:
-        """Who won on validation; None where nobody did, and as long as nobody can tell."""
+    def chosen(self) -> Candidate | None:
+        """Who is tested: the best on validation, beyond noise where there is a reference; None for none."""
         if self.verdict is None or self.verdict.winner is None:
             return None
         return self.plan.candidates[self.verdict.winner]
 
     @property
+    def winner(self) -> Candidate | None:
+        """Who won beyond noise: on validation, or against a published figure on the test set.
+
+        None where nobody did, and as long as nobody can tell.
+        """
+        if self.plan.reference is None and (self.figure is None or not self.figure.is_beyond):
+            return None
+        return self.chosen
+
+    @property
+    def is_upheld(self) -> bool | None:
+        """Whether the test set upholds the winner: beyond noise of a figure, or a difference above 0.
+
+        None where nobody was chosen, and as long as nothing is scored.
+        """
+        if self.test is None or not self.test.is_scored:
+            return None
+        if self.figure is not None:
+            return self.figure.is_beyond
+        return self.test.difference is not None and self.test.difference.mean > 0
+
+    @property
     def figure(self) -> FigureComparison | None:
-        """The winner's test accuracies beside the published figure; None without figure or scores."""
+        """The test accuracies of who was chosen beside the figure; None without figure or scores."""
         test = self.test
         if self.plan.against == "recipe" or test is None or not test.is_scored:
             return None
         return compare_with_figure([one.accuracy for one in test.winner], test.images, self.plan.against)
-
-    @property
-    def test_difference(self) -> Interval | None:
-        """How much better the winner is than the reference on the test set, seed by seed."""
-        test = self.test
-        if test is None:
-            return None
-        theirs = {one.seed: one.accuracy for one in test.reference}
-        return mean_interval([one.accuracy - theirs[one.seed] for one in test.winner if one.seed in theirs])
 
 
 def read_round(name: str, attrs: Mapping[str, Any], is_whole: bool) -> Round:

@@ -30,7 +30,7 @@ def report_json(report: RoundReport, files: Sequence[str] = ()) -> dict[str, Any
                 "difference": _interval_json(difference),
             }
         )
-    winner, figure = report.round.winner, report.round.figure
+    winner, chosen, figure = report.round.winner, report.round.chosen, report.round.figure
     return {
         "study": plan.study,
         "companion": report.round.name,
@@ -46,6 +46,7 @@ def report_json(report: RoundReport, files: Sequence[str] = ()) -> dict[str, Any
         if verdict is None
         else {
             "winner": None if winner is None else winner.trial,
+            "chosen": None if chosen is None else chosen.trial,
             "median_trial": report.median_trial,
             "text": verdict_lines(report)[0],
             "at": verdict.at,
@@ -58,7 +59,8 @@ def report_json(report: RoundReport, files: Sequence[str] = ()) -> dict[str, Any
             "images": None if test is None or not test.is_scored else test.images,
             "winner": [] if test is None else [asdict(one) for one in test.winner],
             "reference": [] if test is None else [asdict(one) for one in test.reference],
-            "difference": _interval_json(report.round.test_difference),
+            "difference": _interval_json(None if test is None else test.difference),
+            "is_upheld": report.round.is_upheld,
             "figure": None if figure is None else {**asdict(figure), "is_beyond": figure.is_beyond},
         },
         "files": list(files),

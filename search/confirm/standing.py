@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from search.confirm.plan import ConfirmPlan
 from search.errors import ConfirmError
+from search.hits import HITS_KEY, Hits, unpack_hits
 from search.study import OpenStudy
 from search.summary import summarise_trials
 
@@ -70,9 +71,7 @@ def read_standing(opened: OpenStudy, plan: ConfirmPlan) -> Standing:
     try:
         trials = summarise_trials(opened.study)
     except KeyError as error:
-        raise ConfirmError(
-            f"study {name!r} is no more: somebody deleted it; the same command begins anew"
-        ) from error
+        raise gone(name) from error
     runs = plan.runs()
     wrong = next((n for n, run in enumerate(runs) if n >= len(trials) or trials[n].recipe != run), None)
     if wrong is not None:
@@ -91,3 +90,38 @@ def read_standing(opened: OpenStudy, plan: ConfirmPlan) -> Standing:
             for recipe in range(len(plan.recipes()))
         )
     )
+
+
+def read_hits(opened: OpenStudy, standing: Standing) -> tuple[tuple[Hits | None, ...], ...]:
+    """Which validation images each recipe classified rightly on each seed; None where it left no model.
+
+    Args:
+        opened: The companion.
+        standing: Of which all trials have ended.
+
+    Raises:
+        ConfirmError: They cannot be read, or the study was deleted meanwhile.
+    """
+    name = opened.study.study_name
+    try:
+        trials = opened.study.get_trials(deepcopy=False)
+    except KeyError as error:
+        raise gone(name) from error
+
+    def read(outcome: Outcome) -> Hits | None:
+        if outcome.value is None:
+            return None
+        try:
+            return unpack_hits(trials[outcome.trial].user_attrs[HITS_KEY], outcome.value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfirmError(
+                f"study {name!r}: which images trial {outcome.trial} classified rightly cannot be read "
+                f"({type(error).__name__}: {error}): an older version trained it, or it was changed"
+            ) from error
+
+    return tuple(tuple(map(read, outcomes)) for outcomes in standing.outcomes)
+
+
+def gone(name: str) -> ConfirmError:
+    """What to raise where the companion `name` is no more."""
+    return ConfirmError(f"study {name!r} is no more: somebody deleted it; the same command begins anew")

@@ -1,7 +1,9 @@
 """Means over seeds, their intervals, and what is a winner beyond noise: functions of numbers alone.
 
-The seeds are the sample. A recipe's accuracy on one seed, of the validation images as they are, is taken for
-a draw from a normal distribution; recipes trained on the same seed may have anything in common.
+Where a recipe is compared with another one, both seeds and images are samples: seeds, since others would give
+other models, and images, since the recipes were chosen on these very ones, and what one of them owes to these
+images comes back with each seed. A mean alone is of the images as they are. Recipes trained on the same seed
+may have anything in common.
 """
 
 import functools
@@ -11,10 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
+from search.hits import Hits
+
 LEVEL: Final = 0.95
 """Of every interval; where several are compared, of all of them together."""
-ROUNDING: Final = 1 / 10_000 / math.sqrt(6)
-"""Least standard deviation of a difference: of two accuracies of 10,000 images, each rounded to an image.
+IMAGES: Final = 10_000
+"""How many validation images there are, and test images."""
+ROUNDING: Final = 1 / math.sqrt(6)
+"""Least standard deviation, in images, of a difference of two accuracies, each rounded to an image.
 
 A smaller one was measured by luck: two seeds that happen to agree would leave an interval of no width.
 """
@@ -27,6 +35,21 @@ class Interval:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """How much more accurate one recipe is than another one, both trained on the same seeds.
+
+    The interval covers other seeds and other images.
+
+    Attributes:
+        error_of_seeds: The part of the mean's standard error that more seeds would lessen.
+        error_of_images: The part that is of these images.
+    """
+
+    error_of_seeds: float
+    error_of_images: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Decision:
 
     means: tuple[Interval | None, ...]
     reference: Interval | None
-    differences: tuple[Interval | None, ...]
+    differences: tuple[Difference | None, ...]
     winner: int | None
 
 
@@ -74,57 +97,85 @@ class FigureComparison:
         return self.interval.low > self.figure
 
 
-def mean_interval(values: Sequence[float], comparisons: int = 1) -> Interval | None:
-    """The mean of `values` with Student's t interval; None for fewer than two.
-
-    Args:
-        values: One for each seed.
-        comparisons: How many such intervals are to hold together, by Bonferroni's inequality: each one's
-            error is that part of 1 - `LEVEL`, which is enough however they depend on each other.
-    """
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """The mean of `values`, one for each seed, with Student's t interval; None for fewer than two."""
     if len(values) < 2:
         return None
     mean = statistics.fmean(values)
-    deviation = max(statistics.stdev(values), ROUNDING)
-    half = _quantile(len(values) - 1, comparisons) * deviation / math.sqrt(len(values))
+    deviation = max(statistics.stdev(values), ROUNDING / IMAGES)
+    half = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
+def paired_difference(
+    mine: Sequence[Hits | None], theirs: Sequence[Hits | None], comparisons: int = 1
+) -> Difference | None:
+    """How much more accurate one recipe is than another; None where fewer than two seeds have both.
+
+    The variance of the mean difference is that over seeds, of the n differences of accuracies, by n, plus
+    that over images, of each image's difference averaged over the seeds, by their number. What seeds do to
+    single images is in both, so that the sum is too large rather than too small: by the seeds' part at most.
+    Student's t has the degrees of freedom of Satterthwaite (1946, Biometrics Bulletin 2) and Welch (1947,
+    Biometrika 34).
+
+    Args:
+        mine: What the one classified rightly, by seed, all of the same images; None where there is no model.
+        theirs: The other's, by the same seeds.
+        comparisons: How many such intervals are to hold together, by Bonferroni's inequality: each one's
+            error is that part of 1 - `LEVEL`, which is enough however they depend on each other.
+    """
+    pairs = [(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    if len(pairs) < 2:
+        return None
+    seeds, images = len(pairs), len(pairs[0][0])
+    # By image, summed over seeds; float64 holds these whole numbers exactly.
+    of_images = np.zeros(images)
+    of_seeds = []
+    for own, other in pairs:
+        difference = own.astype(np.float64) - other
+        of_images += difference
+        of_seeds.append(float(difference.mean()))
+    variance_of_seeds = max(statistics.stdev(of_seeds), ROUNDING / images) ** 2 / seeds
+    variance_of_images = float(np.var(of_images / seeds, ddof=1)) / images
+    variance = variance_of_seeds + variance_of_images
+    freedom = variance**2 / (variance_of_seeds**2 / (seeds - 1) + variance_of_images**2 / (images - 1))
+    mean = statistics.fmean(of_seeds)
+    half = _quantile(freedom, comparisons) * math.sqrt(variance)
+    return Difference(
+        mean, mean - half, mean + half, math.sqrt(variance_of_seeds), math.sqrt(variance_of_images)
+    )
+
+
 def decide_against_reference(
-    candidates: Sequence[Sequence[float | None]], reference: Sequence[float | None]
+    candidates: Sequence[Sequence[Hits | None]], reference: Sequence[Hits | None]
 ) -> Decision:
     """Which candidate is better than the reference beyond noise.
 
     The winner is the candidate of the highest mean among those whose interval of the difference lies above
-    0; these intervals hold together, so that with no better candidate one is named in at most 2.5 % of all
-    cases. One that lacks a seed, because its training diverged or failed there, cannot win.
+    0; these intervals hold together. One that lacks a seed, because its training diverged or failed there,
+    cannot win.
+
+    Were the candidates chosen without a look at these images, one would be named in at most 2.5 % of all
+    cases where none is better. They are the best on these images, which the interval's width for other images
+    makes up for in the most part: `tests/test_search_confirm_statistics.py` has the measure of it.
 
     Args:
-        candidates: The accuracies of each by seed; None where there is none.
-        reference: The reference's, of the same seeds. A seed that it lacks is left out: that it failed there
+        candidates: What each classified rightly, by seed; None where it left no model.
+        reference: The reference's, on the same seeds. A seed that it lacks is left out: that it failed there
             is not held against it.
     """
-    differences = tuple(
-        mean_interval(
-            [
-                mine - theirs
-                for mine, theirs in zip(values, reference, strict=True)
-                if mine is not None and theirs is not None
-            ],
-            len(candidates),
-        )
-        for values in candidates
-    )
+    differences = tuple(paired_difference(hits, reference, len(candidates)) for hits in candidates)
     above = [
         index
         for index, difference in enumerate(differences)
-        if difference is not None and difference.low > 0 and None not in candidates[index]
+        if difference is not None and difference.low > 0 and all(one is not None for one in candidates[index])
     ]
+    accuracies = [_accuracies(hits) for hits in candidates]
     return Decision(
-        tuple(map(_mean_of_known, candidates)),
-        _mean_of_known(reference),
+        tuple(map(_mean_of_known, accuracies)),
+        _mean_of_known(_accuracies(reference)),
         differences,
-        _highest(candidates, above),
+        _highest(accuracies, above),
     )
 
 
@@ -166,11 +217,15 @@ def median_index(values: Sequence[float]) -> int:
 
 
 @functools.cache
-def _quantile(freedom: int, comparisons: int) -> float:
+def _quantile(freedom: float, comparisons: int = 1) -> float:
     # It takes a second to import, which commands that only read a verdict need not wait.
     from scipy import stats
 
     return float(stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), freedom))
+
+
+def _accuracies(hits: Sequence[Hits | None]) -> list[float | None]:
+    return [None if one is None else float(one.mean()) for one in hits]
 
 
 def _mean_of_known(values: Sequence[float | None]) -> Interval | None:

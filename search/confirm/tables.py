@@ -19,7 +19,7 @@ def round_parts(report: RoundReport) -> list[RenderableType]:
     parts: list[RenderableType] = ["\n".join(plan_lines(report)), "", means_table(report), ""]
     parts += [seeds_table(report), ""] if len(plan.recipes()) <= MOST_COLUMNS else []
     lines = verdict_lines(report)
-    style = "bold green" if report.round.winner is not None else "bold"
+    style = "bold green" if report.is_won else "bold"
     parts.append(Text(lines[0], style=style))
     parts.append("\n".join([*lines[1:], *test_lines(report)]))
     return parts
@@ -52,7 +52,7 @@ def means_table(report: RoundReport) -> Table:
         if plan.reference is not None:
             cells.append("" if difference is None else f"{100 * difference.mean:+.2f}")
             cells.append("" if difference is None else points_text(difference))
-        is_winner = verdict is not None and verdict.winner == index
+        is_winner = report.is_won and verdict is not None and verdict.winner == index
         table.add_row(*cells, style="bold green" if is_winner else "")
     return table
 

@@ -10,6 +10,8 @@ from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan
 from search.confirm.round import TEST_KEY
 from search.confirm.standing import Outcome, Standing
+from search.confirm.statistics import paired_difference
+from search.hits import Hits
 from search.study import OpenStudy
 from storage.trial_files import read_file
 from trainer.cifar10 import Cifar10
@@ -60,24 +62,33 @@ def open_test_set(
         return record
     evaluator = Evaluator(DeviceSplit.of(data.test))
 
-    def score(recipe: int) -> tuple[ModelTest, ...]:
-        tests = []
+    def score(recipe: int) -> tuple[tuple[ModelTest, ...], list[Hits | None]]:
+        """The scores of a recipe, without seeds that it lacks, and its hits by seed."""
+        tests: list[ModelTest] = []
+        hits: list[Hits | None] = []
         for outcome in standing.outcomes[recipe]:
-            if outcome.value is not None:
-                tests.append(_score(companion, outcome, evaluator))
-                percent = 100 * tests[-1].accuracy
-                tell(f"trial {outcome.trial}, seed {outcome.seed}: test accuracy {percent:.2f} %")
-        return tuple(tests)
+            if outcome.value is None:
+                hits.append(None)
+                continue
+            test, found = _score(companion, outcome, evaluator)
+            tests.append(test)
+            hits.append(found)
+            tell(f"trial {outcome.trial}, seed {outcome.seed}: test accuracy {100 * test.accuracy:.2f} %")
+        return tuple(tests), hits
 
-    of_winner = score(winner)
-    of_reference = () if plan.reference is None else score(len(plan.candidates))
+    of_winner, mine = score(winner)
+    of_reference: tuple[ModelTest, ...] = ()
+    difference = None
+    if plan.reference is not None:
+        of_reference, theirs = score(len(plan.candidates))
+        difference = paired_difference(mine, theirs)
 
     def conclude(former: Mapping[str, Any] | None) -> dict[str, Any]:
         kept = _read(former)
         if kept.is_scored:
             # Another process was faster.
             return kept.to_dict()
-        return OpeningRecord(kept.attempts, len(data.test), of_winner, of_reference).to_dict()
+        return OpeningRecord(kept.attempts, len(data.test), of_winner, of_reference, difference).to_dict()
 
     return _read(keep_first(companion, TEST_KEY, conclude))
 
@@ -86,10 +97,9 @@ def _read(kept: Mapping[str, Any] | None) -> OpeningRecord:
     return OpeningRecord(()) if kept is None else OpeningRecord.from_dict(kept)
 
 
-def _score(companion: OpenStudy, outcome: Outcome, evaluator: Evaluator) -> ModelTest:
+def _score(companion: OpenStudy, outcome: Outcome, evaluator: Evaluator) -> tuple[ModelTest, Hits]:
     frozen = companion.study.get_trials(deepcopy=False)[outcome.trial]
     content = read_file(companion.artifacts, companion.database.storage, frozen, ".h5").content
     score = evaluator.score(model_from_bytes(content, origin=f"the model of trial {outcome.trial}"))
-    return ModelTest(
-        outcome.trial, outcome.seed, score.accuracy, score.loss, hashlib.sha256(content).hexdigest()
-    )
+    digest = hashlib.sha256(content).hexdigest()
+    return ModelTest(outcome.trial, outcome.seed, score.accuracy, score.loss, digest), score.hits

@@ -1,15 +1,22 @@
 """Who won on validation: decided once, when all trials of a round have ended, and kept."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from search.confirm.plan import ConfirmPlan
 from search.confirm.standing import Standing
-from search.confirm.statistics import Decision, Interval, decide_against_reference, decide_highest
+from search.confirm.statistics import (
+    Decision,
+    Difference,
+    Interval,
+    decide_against_reference,
+    decide_highest,
+)
+from search.hits import Hits
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the stored verdict; another version's is refused."""
 
 
@@ -49,28 +56,33 @@ class Verdict:
         decision = Decision(
             tuple(map(_interval, given["means"])),
             _interval(given["reference"]),
-            tuple(map(_interval, given["differences"])),
+            tuple(None if one is None else Difference(**one) for one in given["differences"]),
             given["winner"],
         )
         return cls(decision, str(values["at"]), str(values["host"]))
 
 
-def decide(plan: ConfirmPlan, standing: Standing) -> Decision:
+def decide(
+    plan: ConfirmPlan,
+    standing: Standing,
+    read_hits: Callable[[], Sequence[Sequence[Hits | None]]],
+) -> Decision:
     """Who won, by the plan's own comparison.
 
     Args:
         plan: The round's.
         standing: Of which all trials have ended.
+        read_hits: Gives what each recipe classified rightly, by seed; asked where there is a reference.
 
     Raises:
         ValueError: One has not: whoever looks before the end could stop when it looks good.
     """
     if not standing.is_over:
         raise ValueError(f"{standing.ended} of {standing.total} trials have ended")
-    candidates = [standing.values(index) for index in range(len(plan.candidates))]
     if plan.reference is None:
-        return decide_highest(candidates)
-    return decide_against_reference(candidates, standing.values(len(plan.candidates)))
+        return decide_highest([standing.values(index) for index in range(len(plan.candidates))])
+    *candidates, reference = read_hits()
+    return decide_against_reference(candidates, reference)
 
 
 def _interval(values: Mapping[str, Any] | None) -> Interval | None:

@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
-from search.confirm.report import REFERENCE, RoundReport, points_text, recipe_name, recipe_text
+from search.confirm.report import (
+    REFERENCE,
+    RoundReport,
+    difference_text,
+    points_text,
+    recipe_name,
+    recipe_text,
+)
 from search.confirm.statistics import FigureComparison
 
 
@@ -34,26 +41,58 @@ def verdict_lines(report: RoundReport) -> list[str]:
             "Intervals and differences come with it, so that nobody stops where it looks good.",
             *notes,
         ]
-    winner = report.round.winner
+    chosen = report.round.chosen
     if plan.reference is None:
-        if winner is None:
-            return ["No winner: each recipe lacks a seed.", *notes]
-        return [f"Trial {winner.trial} has the highest mean on validation.", *notes]
+        return [_against_figure(report), *notes]
     together = ", for all comparisons together" if len(plan.candidates) > 1 else ""
-    if winner is None or verdict.winner is None:
-        return [
-            "No winner beyond noise.",
-            "No recipe is better than the article's by more than other seeds would change:",
-            f"no 95 % interval of a mean difference{together and together + ','} lies above 0.",
-            *notes,
-        ]
+    if chosen is None or verdict.winner is None:
+        return [*_without_winner(report, together), *notes]
     difference = verdict.decision.differences[verdict.winner]
     told = "" if difference is None else f"{100 * difference.mean:+.2f} points, {points_text(difference)}"
+    is_upheld = report.round.is_upheld
     return [
-        f"The winner is trial {winner.trial}.",
+        f"The winner is trial {chosen.trial}."
+        if is_upheld is not False
+        else f"Trial {chosen.trial} wins on validation, but is not better on the test set.",
         f"Its mean difference to the article's recipe on the same seeds is {told}",
-        f"(95 % interval{together}): beyond what other seeds would change.",
+        f"(95 % interval{together}): beyond what other seeds and other images would change.",
         *notes,
+    ]
+
+
+def _against_figure(report: RoundReport) -> str:
+    """Who has the highest mean, and what the test set makes of it."""
+    chosen, figure = report.round.chosen, report.round.figure
+    if chosen is None:
+        return "No winner: each recipe lacks a seed."
+    if figure is None:
+        return f"Trial {chosen.trial} has the highest mean on validation; the test set was not scored yet."
+    told = f"{100 * figure.figure:.2f} %"
+    if figure.is_beyond:
+        return f"The winner is trial {chosen.trial}: beyond noise of {told} on the test set."
+    return f"No winner beyond noise: trial {chosen.trial}, of the highest mean, is not beyond {told}."
+
+
+def _without_winner(report: RoundReport, together: str) -> list[str]:
+    """Why no recipe won against the article's."""
+    decision = None if report.round.verdict is None else report.round.verdict.decision
+    differences = () if decision is None else decision.differences
+    if not any(differences):
+        return [
+            "No winner: there is nothing to compare.",
+            "No recipe has two seeds in common with the article's on which both left a model.",
+        ]
+    above = [index for index, one in enumerate(differences) if one is not None and one.low > 0]
+    if above:
+        names = ", ".join(recipe_name(report.plan, index) for index in above)
+        return [
+            "No winner beyond noise.",
+            f"The 95 % interval of {names} lies above 0, but a recipe that lacks a seed cannot win.",
+        ]
+    return [
+        "No winner beyond noise.",
+        "No recipe is better than the article's by more than other seeds and other images would change:",
+        f"no 95 % interval of a mean difference{together and together + ','} lies above 0.",
     ]
 
 
@@ -62,7 +101,7 @@ def test_lines(report: RoundReport) -> list[str]:
     verdict, test = report.round.verdict, report.round.test
     if verdict is None:
         return ["The test set is closed."]
-    if report.round.winner is None:
+    if report.round.chosen is None:
         return ["The test set stays closed: there is nothing to test."]
     if test is None or not test.is_scored:
         return ["The test set was not scored yet; the same command does it."]
@@ -73,17 +112,14 @@ def test_lines(report: RoundReport) -> list[str]:
     ]
     if len(test.attempts) > 1:
         lines.append(
-            f"  scored {len(test.attempts)} times, as a process ended before it had stored the scores; the "
-            "models were the same"
+            f"  scoring was begun {len(test.attempts)} times (processes that end early, or several at once), "
+            "of the same models; the first scores that were stored count"
         )
-    lines.append(f"  trial {report.round.winner.trial}: {_tested([one.accuracy for one in test.winner])}")
+    lines.append(f"  trial {report.round.chosen.trial}: {_tested([one.accuracy for one in test.winner])}")
     if test.reference:
         lines.append(f"  {REFERENCE}: {_tested([one.accuracy for one in test.reference])}")
-    if (difference := report.round.test_difference) is not None:
-        lines.append(
-            f"  difference {100 * difference.mean:+.2f} points, 95 % interval over seeds "
-            f"{points_text(difference)}"
-        )
+    if test.difference is not None:
+        lines.append(f"  difference {difference_text(test.difference)}")
     if (figure := report.round.figure) is not None:
         lines += _figure_lines(figure, test.images)
     return lines
@@ -105,6 +141,9 @@ def _barred_lines(report: RoundReport) -> list[str]:
             else "differences are of the other seeds"
         )
         lines.append(f"{recipe_name(plan, index)}: {told}: {means}.")
+    everything = [one for index in range(len(plan.recipes())) for one in report.standing.lacking(index)]
+    if any(one.state == "failed" for one in everything):
+        lines.append("A trial that failed tells nothing of its recipe: --again begins a further round.")
     return lines
 
 
