@@ -194,6 +194,32 @@ class Leases:
             ),
         ]
 
+    def end_open(self, reason: str) -> int:
+        """Let all trials of the study that wait or run fail for that reason; their workers lose them.
+
+        Returns:
+            How many they were.
+        """
+
+        def end(connection: sqlalchemy.Connection) -> int:
+            here = LEASES.c.study_id == self._study_id
+            # Leases before trials, in the order that workers take them.
+            connection.execute(sqlalchemy.select(LEASES.c.trial_id).where(here).with_for_update()).all()
+            is_open = TRIALS.c.state.in_([TrialState.WAITING, TrialState.RUNNING])
+            query = sqlalchemy.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self._study_id, is_open)
+            trial_ids = list(connection.scalars(query.with_for_update()))
+            for trial_id in trial_ids:
+                set_attrs(connection, USER_ATTRS, trial_id, {FAILURE_KEY: reason})
+                end_trial(connection, trial_id, TrialState.FAIL)
+            connection.execute(sqlalchemy.delete(LEASES).where(here))
+            return len(trial_ids)
+
+        def transaction() -> int:
+            with self._engine.begin() as connection:
+                return end(connection)
+
+        return self._retries.run(transaction)
+
     def read_clock(self) -> float:
         """Now by the database's clock, in seconds since the epoch; tries once."""
         with self._engine.connect() as connection:

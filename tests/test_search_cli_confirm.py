@@ -413,7 +413,10 @@ def test_a_further_round_counts_the_openings(confirm: Cli, fleet: Fleet) -> None
 
     assert ended.code == 0, ended.err
     assert "on 3 fresh seeds" in ended.out
-    assert "It is round 2" in ended.out
+    assert (
+        "It is round 2: luck has had 2 chances of about 2.5 %, together 5 %; round 1: the winner on"
+        in ended.out
+    )
     assert "study 'cifar10', round 2: the recipes of the best 3 of 4 complete trials" in ended.out
     assert "(opening 2 of this study's rounds)" in ended.out
     assert "Beginning round 2 of confirming 'cifar10': 'cifar10-confirm-2'" in ended.err
@@ -454,6 +457,80 @@ def test_another_wish_names_the_plan(confirm: Cli) -> None:
     assert_refused(confirm("--seeds", 5), 1, "it has --seeds 3, not 5; --again begins a further round")
     assert_refused(confirm("--against", 0.7), 1, "it has --against recipe, not 0.7")
     assert confirm("--seeds", 3).code == 0
+
+
+def test_a_mistaken_round_is_left_with_abandon(confirm: Cli, cli: Cli, fleet: Fleet) -> None:
+    """Its costs were told; it stays on record, and the next round has the defaults."""
+    fleet.most, fleet.result = 2, Stop(requests=1)
+    begun = confirm("--seeds", 50)
+    assert "3 recipes on 50 seeds: 150 trainings of up to 3 epochs" in begun.err
+
+    given_up = cli("confirm", "--abandon")
+
+    assert given_up.code == 0, given_up.err
+    assert given_up.out == (
+        "abandoned round 1 of confirming 'cifar10', 'cifar10-confirm', after 2 of 150 trainings; it stays on "
+        "record, and `cnn-search confirm` begins round 2\n"
+    )
+    assert "round 1 ('cifar10-confirm'): abandoned after 2 of 150 trials" in cli("status").out
+    fleet.most, fleet.result = 1000, Stop()
+    ended = confirm("--seeds", 2)
+    assert ended.code == 0
+    assert "3 recipes on 2 seeds: 6 trainings" in ended.err
+    assert (
+        "luck has had 2 chances of about 2.5 %, together 5 %; round 1: abandoned after 2 of 150" in ended.out
+    )
+    assert_refused(cli("confirm", "--abandon"), 1, "there is nothing to abandon")
+    assert_refused(cli("confirm", "--abandon", "--top", 2), 2, "leave the other options out")
+
+
+def test_nothing_is_planned_that_cannot_be_trained(confirm: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither without data, nor where the files that come of it could not be written."""
+    from trainer.errors import DataError
+
+    Path("out/winner.h5").mkdir(parents=True)
+    assert_refused_after_saying(confirm("--output", "out"), "out/winner.h5: it is no regular file")
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise DataError("no CIFAR-10 here")
+
+    monkeypatch.setattr("trainer.data.load", load)
+    assert_refused_after_saying(confirm(), "no CIFAR-10 here")
+    assert with_study(read_rounds) == []
+
+
+def test_the_record_is_shown_where_files_cannot_be_written(
+    confirm: Cli, fleet: Fleet, opened_tests: list[int]
+) -> None:
+    """The report comes all the same, then what could not be written, and exit code 1."""
+    fleet.outcome = one_better
+    first = confirm("--seeds", 2)
+    trial = re.search(r"^wrote winner.h5: (.*)$", first.out, re.M)
+    assert trial is not None
+    assert re.fullmatch(r"trial \d of 'cifar10-confirm', trial 2's recipe on seed \d+", trial[1])
+    Path("blocked/winner.h5").mkdir(parents=True)
+    Path("file").touch()
+
+    ended = confirm("--output", "blocked")
+
+    assert ended.code == 1
+    assert ended.out == first.out.replace(f"wrote winner.h5: {trial[1]}\n", "").replace(
+        "wrote confirm", "wrote blocked/confirm"
+    )
+    assert "cannot write blocked/winner.h5: it is no regular file" in ended.err
+    nowhere = confirm("--output", "file")
+    assert (nowhere.code, "The winner is trial 2." in nowhere.out) == (1, True)
+    assert json.loads(confirm("--output", "blocked", "--json").out)["files"] == ["blocked/confirm.html"]
+
+
+def test_an_earlier_rounds_model_is_named(confirm: Cli) -> None:
+    """Beside a round without a winner it would pass for one's."""
+    Path("winner.h5").write_bytes(b"old")
+
+    ended = confirm("--seeds", 2)
+
+    assert "winner.h5 is of an earlier round: this one has no winner" in ended.err
+    assert Path("winner.h5").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("command", ["run", "worker", "init", "best", "plot", "confirm"])

@@ -11,7 +11,14 @@ from confirmed import BETTER, alike, enqueue, finish_trials, one_better, searche
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
-from search.confirm.companion import keep_first, open_round, read_rounds, settle_verdict
+from search.confirm.companion import (
+    abandon_round,
+    keep_first,
+    look_ahead,
+    open_round,
+    read_rounds,
+    settle_verdict,
+)
 from search.confirm.lookup import find_confirmation, rounds_json, status_lines
 from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
@@ -25,6 +32,8 @@ from search.study import PLAN_KEY, OpenStudy, Wishes, open_or_create_study, open
 from search.summary import RECIPE_KEY, summarise_trials
 from storage.companions import COMPANION_KEY, IDENTITY_KEY
 from storage.database import Database, open_database
+from storage.errors import LeaseLost
+from storage.process import own_identity
 from trainer.recipe import Recipe
 
 SMALL = ConfirmWish(top=2, seeds=3)
@@ -358,6 +367,132 @@ def test_a_failed_trial_allows_another_try(database: Database) -> None:
     run_round(opened, lambda recipe: left.pop() if left else alike(recipe))
 
     assert open_round(opened, ConfirmWish(2, 3), again=True)[0].plan.round == 2
+
+
+def test_a_round_can_be_abandoned(any_database: Database) -> None:
+    """What waits and what runs fails at once, for nobody to train; it is counted and no default."""
+    opened = searched(any_database, [0.5, 0.6, 0.7])
+    first, companion, _ = open_round(opened, ConfirmWish(2, 9), again=False)
+    finish_trials(companion, alike, most=4)
+    any_database.work_as(own_identity())
+    claimed = any_database.claimed(companion.artifacts, companion.study.ask()._trial_id)
+
+    given_up = abandon_round(opened)
+
+    assert given_up.abandoned is not None
+    assert (given_up.abandoned.ended, given_up.is_void, given_up.verdict) == (4, True, None)
+    states = [trial.state for trial in companion.study.get_trials(deepcopy=False)]
+    assert states == [TrialState.COMPLETE] * 4 + [TrialState.FAIL] * 23
+    assert any_database.open_companions(opened.study) == []
+    with pytest.raises(LeaseLost):
+        claimed.hand_back(None, {})
+    claimed.let_go()
+    assert status_lines(opened) == ["confirm, round 1 ('sample-confirm'): abandoned after 4 of 27 trials"]
+    assert abandon_round(opened) == given_up
+
+    second, _, begun = open_round(opened, ConfirmWish(), again=False)
+    assert (begun, second.plan.round, len(second.plan.seeds)) == (True, 2, 5)
+    assert not set(second.plan.seeds) & set(first.plan.seeds)
+    run_round(opened, alike, ConfirmWish())
+    found = find_confirmation(opened, summarise_trials(opened.study)[2])
+    assert (found.round, found.text.split(". ")[-1]) == (
+        2,
+        "Round 1 of it: abandoned after 4 of 27 trials.",
+    )
+    with pytest.raises(ConfirmError, match="no open round: round 2 has its verdict"):
+        abandon_round(opened)
+
+
+@pytest.mark.parametrize("most", [0, 9])
+def test_only_an_open_round_is_abandoned(database: Database, most: int) -> None:
+    """Neither one that never was, nor one whose last trial has ended: who saw it all cannot unsee it."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    if most:
+        _, companion, _ = open_round(opened, SMALL, again=False)
+        finish_trials(companion, alike, most=most)
+
+    with pytest.raises(ConfirmError, match="all 9 trials .* have ended" if most else "has no round"):
+        abandon_round(opened)
+
+
+def test_who_dies_while_abandoning_leaves_no_verdict(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its mark and its trials; the next one ends them."""
+    opened = searched(database, [0.5, 0.6])
+    open_round(opened, SMALL, again=False)
+    with monkeypatch.context() as patch:
+
+        def die(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("storage.leases.Leases.end_open", die)
+        with pytest.raises(KeyboardInterrupt):
+            abandon_round(opened)
+
+    second, companion, begun = open_round(opened, SMALL, again=False)
+
+    assert (begun, second.plan.round) == (True, 2)
+    (waiting,) = database.open_companions(opened.study)
+    assert waiting.name == companion.study.study_name
+
+
+def test_a_deleted_companion_leaves_a_trace(database: Database) -> None:
+    """That there was a round, what it came to, its seeds, and that the test set was opened."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    run_round(opened, one_better, ConfirmWish(2, 4))
+    keep_test(opened, 0.1)
+    companion = open_study(database, "sample-confirm")
+    former = companion.study.user_attrs[TEST_KEY]
+    keep_first(companion, TEST_KEY, lambda _: {**former, "images": 9_999})
+    (before,) = read_rounds(opened)
+    optuna.delete_study(study_name="sample-confirm", storage=database.storage)
+
+    (after,) = read_rounds(opened)
+
+    assert after == dataclasses.replace(before, is_deleted=True)
+    assert after.test is not None
+    assert (after.test.images, after.winner) == (9_999, before.plan.candidates[0])
+    assert rounds_json(opened)[0]["is_tested"]
+    with pytest.raises(ConfirmError, match=r"nothing has changed since round 1 .* which had 4 seeds"):
+        open_round(opened, ConfirmWish(2, 4), again=False)
+    second, _, _ = open_round(opened, ConfirmWish(2, 5), again=False)
+    assert (second.plan.round, second.name) == (2, "sample-confirm-2")
+    assert not set(second.plan.seeds) & set(before.plan.seeds)
+
+
+def test_round_numbers_do_not_come_again(database: Database) -> None:
+    """Of three rounds the first is deleted: the next one is the fourth."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    for seeds in (2, 3, 4):
+        run_round(opened, alike, ConfirmWish(2, seeds), again=True)
+    optuna.delete_study(study_name="sample-confirm", storage=database.storage)
+
+    run_round(opened, alike, ConfirmWish(2, 5), again=True)
+
+    assert [(one.plan.round, one.is_deleted) for one in read_rounds(opened)] == [
+        (1, True),
+        (2, False),
+        (3, False),
+        (4, False),
+    ]
+    assert status_lines(opened)[0].startswith("confirm, round 4 ('sample-confirm-4')")
+
+
+def test_looking_ahead_writes_nothing(database: Database) -> None:
+    """It says what would be begun, gone on with or shown, and refuses what would be refused."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    step = look_ahead(opened, SMALL, again=False)
+    assert (step.begins, step.trains, len(step.plan.runs())) == (True, True, 9)
+    assert len(database.storage.get_all_studies()) == 1
+    open_round(opened, SMALL, again=False)
+    step = look_ahead(opened, SMALL, again=False)
+    assert (step.begins, step.trains) == (False, True)
+    run_round(opened, alike)
+    step = look_ahead(opened, SMALL, again=False)
+    assert (step.begins, step.trains) == (False, False)
+    with pytest.raises(ConfirmError, match="nothing has changed"):
+        look_ahead(opened, SMALL, again=True)
 
 
 def test_a_damaged_companion_is_told(database: Database) -> None:

@@ -1,6 +1,7 @@
 """`cnn-search confirm`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,14 +21,18 @@ from search.cli.options import (
     workers_option,
 )
 from search.cli.studies import write_model
-from search.cli.terminal import complain, format_options, program_name, say, show
-from search.output import make_writable, replace_file
+from search.cli.terminal import complain, counted, format_options, program_name, say, show
+from search.output import check_writable, make_writable, replace_file
 
 if TYPE_CHECKING:
+    from search.confirm.plan import ConfirmPlan
     from search.confirm.report import RoundReport
     from search.confirm.round import Round
+    from search.runtime import Layout
     from search.study import OpenStudy
 
+MODEL: Final = "winner.h5"
+PAGE: Final = "confirm.html"
 MOST_TOP: Final = 20
 MOST_SEEDS: Final = 100
 """With these, 2,100 trials are enqueued while others wait for their set-ups, in about half a minute."""
@@ -77,6 +82,11 @@ def _read_against(_: click.Context, __: click.Parameter, text: str | None) -> fl
     "0.7737. [default: recipe; the last round's where there is one]",
 )
 @click.option("--again", is_flag=True, help="Begin a further round, on other seeds, after the last one.")
+@click.option(
+    "--abandon",
+    is_flag=True,
+    help="Give up the last round, which stays on record; its trials that wait or run are not trained.",
+)
 @fleet_options
 @workers_option
 @click.option(
@@ -96,6 +106,7 @@ def confirm(
     seeds: int | None,
     against: Any,
     again: bool,
+    abandon: bool,
     minutes: float | None,
     workers: int | None,
     output: Path,
@@ -110,25 +121,30 @@ def confirm(
     recorded, and asked again, the command shows the record. Workers that are busy with the study help. Ctrl-C
     hands back what runs; the same command goes on.
     """
-    from search.confirm.companion import open_round, settle_verdict
+    from search.confirm.companion import look_ahead, open_round, settle_verdict
     from search.confirm.plan import ConfirmWish
     from search.confirm.standing import read_standing
     from storage.url import check_storage
 
     check_storage(storage)
-    make_writable(output)
     work, _ = split_options(options)
+    wish = ConfirmWish(top, seeds, against)
+    if abandon and (again or wish != ConfirmWish()):
+        raise click.UsageError("--abandon gives the last round up as it is: leave the other options out.")
     opened = open_existing(storage, study)
-    current, companion, begun = open_round(opened, ConfirmWish(top, seeds, against), again=again)
+    if abandon:
+        _abandon(opened, as_json=as_json)
+        return 0
+    step = look_ahead(opened, wish, again=again)
+    prepared = _prepare(opened, step.plan, data, work, workers, output) if step.trains else None
+    current, companion, begun = open_round(opened, wish, again=again)
     does = "Beginning" if begun else "Going on with"
     say(f"{does} round {current.plan.round} of confirming {study!r}: {current.name!r}")
     standing = read_standing(companion, current.plan)
     code = 0
     if not standing.is_over:
-        from trainer.data import load
-
-        load(data)
-        work, layout = choose_fleet(companion, work, workers)
+        # Somebody may have deleted it just now.
+        work, layout = prepared or _prepare(opened, current.plan, data, work, workers, output)
         assignment = make_assignment(storage, current.name, data, minutes, layout.threads, **work)
         left = standing.total - standing.ended
         stop, failures = train_here(companion, assignment, layout.workers, left)
@@ -139,7 +155,7 @@ def confirm(
         if verdict.winner is not None:
             _open_test_set(companion, current, verdict.winner, data)
     report = _read_report(opened, companion, current.name)
-    files = _write_files(companion, report, output)
+    files, errors = _write_files(companion, report, output)
     if as_json:
         from search.confirm.round_json import report_json
 
@@ -148,14 +164,62 @@ def confirm(
         from search.confirm.tables import round_parts
 
         show(*round_parts(report), "")
-        for path in files:
-            click.echo(f"wrote {path}")
+        for path, what in files.items():
+            click.echo(f"wrote {path}{what}")
+    if report.median_trial is None and (output / MODEL).exists():
+        say(f"{output / MODEL} is of an earlier round: this one has no winner")
+    for error in errors:
+        complain(error)
     if report.round.verdict is None:
         given = {"--storage": storage, "--study": study, "--data": data, "--output": output}
         say(f"{program_name()} confirm{format_options(given)} goes on")
     if code == INTERRUPTED:
         complain("interrupted; the same command goes on where it stopped")
-    return code
+    return code or (1 if errors else 0)
+
+
+def _abandon(opened: "OpenStudy", *, as_json: bool) -> None:
+    """Give the last round up."""
+    from search.confirm.companion import abandon_round
+    from search.confirm.lookup import rounds_json
+
+    given_up = abandon_round(opened)
+    if as_json:
+        click.echo(json.dumps({"confirm": rounds_json(opened)}, indent=2))
+        return
+    ended = 0 if given_up.abandoned is None else given_up.abandoned.ended
+    total, round_ = len(given_up.plan.runs()), given_up.plan.round
+    click.echo(
+        f"abandoned round {round_} of confirming {given_up.plan.study!r}, {given_up.name!r}, after {ended} "
+        f"of {total} trainings; it stays on record, and `cnn-search confirm` begins round {round_ + 1}"
+    )
+
+
+def _prepare(
+    opened: "OpenStudy",
+    plan: "ConfirmPlan",
+    data: Path | None,
+    work: dict[str, Any],
+    workers: int | None,
+    output: Path,
+) -> "tuple[dict[str, Any], Layout]":
+    """See that a round can be trained here, before anything of it is written; what it costs is told.
+
+    Returns:
+        As `choose_fleet`.
+    """
+    from trainer.data import load
+
+    make_writable(output)
+    for name in (MODEL, PAGE):
+        check_writable(output / name)
+    runs = plan.runs()
+    say(
+        f"  {counted(len(plan.recipes()), 'recipe')} on {len(plan.seeds)} seeds: {len(runs)} trainings of up "
+        f"to {max(run.epochs for run in runs)} epochs"
+    )
+    load(data)
+    return choose_fleet(opened, work, workers)
 
 
 def _open_test_set(companion: "OpenStudy", current: "Round", winner: int, data: Path | None) -> None:
@@ -181,26 +245,57 @@ def _open_test_set(companion: "OpenStudy", current: "Round", winner: int, data: 
 def _read_report(opened: "OpenStudy", companion: "OpenStudy", name: str) -> "RoundReport":
     """The round as it is now."""
     from search.confirm.companion import read_rounds
+    from search.confirm.lookup import outcome_text
     from search.confirm.report import RoundReport
-    from search.confirm.standing import read_standing
-    from search.errors import ConfirmError
+    from search.confirm.standing import gone, read_standing
 
     rounds = read_rounds(opened)
     at = next((index for index, one in enumerate(rounds) if one.name == name), None)
-    if at is None:
-        raise ConfirmError(f"study {name!r} is no more: somebody deleted it; the same command begins anew")
-    opening = 1 + sum(one.test is not None for one in rounds[:at])
-    return RoundReport(rounds[at], read_standing(companion, rounds[at].plan), opening)
+    if at is None or rounds[at].is_deleted:
+        raise gone(name)
+    before = rounds[:at]
+    opening = 1 + sum(one.test is not None for one in before)
+    told = tuple(f"round {one.plan.round}: {outcome_text(one)}" for one in before)
+    return RoundReport(rounds[at], read_standing(companion, rounds[at].plan), opening, told)
 
 
-def _write_files(companion: "OpenStudy", report: "RoundReport", output: Path) -> list[Path]:
-    """Write the page, and the model of the winner's median seed; their paths."""
+def _write_files(
+    companion: "OpenStudy", report: "RoundReport", output: Path
+) -> tuple[dict[Path, str], list[str]]:
+    """Write the model of the winner's median seed, and the page.
+
+    Returns:
+        What there is to say about each file that was written, and why others were not.
+    """
     from search.confirm.page import confirm_page
+    from search.confirm.standing import gone
+    from search.errors import SearchError
     from search.summary import summarise_trials
+    from storage.errors import StorageError
 
-    page, model = output / "confirm.html", output / "winner.h5"
-    replace_file(page, confirm_page(report).encode())
-    if report.median_trial is None:
-        return [page]
-    write_model(companion, summarise_trials(companion.study)[report.median_trial], model)
-    return [model, page]
+    files: dict[Path, str] = {}
+    errors: list[str] = []
+
+    def write(path: Path, what: str, put: Callable[[Path], None]) -> None:
+        try:
+            make_writable(output)
+            put(path)
+            files[path] = what
+        except (SearchError, StorageError) as error:
+            errors.append(str(error))
+
+    winner, number = report.round.winner, report.median_trial
+    if winner is not None and number is not None:
+        seed = report.plan.runs()[number].seed
+        what = f": trial {number} of {report.round.name!r}, trial {winner.trial}'s recipe on seed {seed}"
+
+        def put_model(path: Path) -> None:
+            try:
+                trial = summarise_trials(companion.study)[number]
+            except KeyError as error:
+                raise gone(report.round.name) from error
+            write_model(companion, trial, path)
+
+        write(output / MODEL, what, put_model)
+    write(output / PAGE, "", lambda path: replace_file(path, confirm_page(report).encode()))
+    return files, errors

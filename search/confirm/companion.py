@@ -14,13 +14,15 @@ from uuid import uuid4
 
 import optuna
 
+from search.confirm.ledger import note_round, read_ledger
 from search.confirm.plan import ConfirmPlan, ConfirmWish, check_asks_anew, make_plan
-from search.confirm.round import VERDICT_KEY, Round, read_round
-from search.confirm.standing import Standing, read_hits, read_standing
+from search.confirm.round import ABANDONED_KEY, VERDICT_KEY, Abandonment, Round, read_round
+from search.confirm.standing import Standing, gone, read_hits, read_standing
 from search.confirm.verdict import Verdict, decide
-from search.errors import ConfirmError
+from search.errors import ConfirmError, StudyError
 from search.space import params_of
 from search.study import (
+    MAX_RETRIES,
     PLAN_KEY,
     SETTINGS_KEY,
     OpenStudy,
@@ -30,31 +32,67 @@ from search.study import (
     set_up_study,
 )
 from search.study_note import companion_note_attrs
-from search.summary import RECIPE_KEY, summarise_trials
+from search.summary import RECIPE_KEY, count_ended, summarise_trials
 from storage.companions import COMPANION_KEY, IDENTITY_KEY
 from storage.database import Database
 
 
+@dataclasses.dataclass(frozen=True)
+class NextStep:
+    """What `open_round` would do.
+
+    Attributes:
+        plan: The round's that it would begin or go on with.
+        begins: Whether it would begin it.
+        trains: Whether any of its trials has still to end.
+    """
+
+    plan: ConfirmPlan
+    begins: bool
+    trains: bool
+
+
 def read_rounds(opened: OpenStudy) -> list[Round]:
-    """The rounds of a study, the first one first.
+    """The rounds of a study, the first one first, those included whose companion was deleted.
 
     Raises:
         ConfirmError: What is kept of one cannot be read.
     """
-    database = opened.database
-    identity = database.storage.get_study_system_attrs(opened.study._study_id).get(IDENTITY_KEY)
+    database, study_id = opened.database, opened.study._study_id
+    identity = database.storage.get_study_system_attrs(study_id).get(IDENTITY_KEY)
     if identity is None:
         return []
-    rounds = [
-        read_round(study.study_name, study.user_attrs, COMPANION_KEY in study.system_attrs)
+    living = {
+        study.study_name: read_round(
+            study.study_name, study.user_attrs, is_whole=COMPANION_KEY in study.system_attrs
+        )
         for study in database.storage.get_all_studies()
         if _identity_of(study.user_attrs) == identity
+    }
+    deleted = [
+        read_round(name, copy, is_deleted=True)
+        for name, copy in read_ledger(database, study_id).items()
+        if name not in living
     ]
-    return sorted(rounds, key=lambda one: one.plan.round)
+    return sorted([*living.values(), *deleted], key=lambda one: one.plan.round)
+
+
+def look_ahead(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> NextStep:
+    """What `open_round` would do if nobody else does anything meanwhile; nothing is written.
+
+    Raises:
+        ConfirmError: As there.
+    """
+    opened.check_is_search()
+    plan, last = _decide(opened, wish, again, read_rounds(opened), identity="")
+    if last is None:
+        return NextStep(plan, begins=True, trains=True)
+    is_over = last.is_whole and read_standing(open_study(opened.database, last.name), plan).is_over
+    return NextStep(plan, begins=False, trains=not is_over)
 
 
 def open_round(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[Round, OpenStudy, bool]:
-    """The round to work on, and its companion: the last one, or a new one if there is none yet.
+    """The round to work on, and its companion: the last one, or a new one if there is none that goes on.
 
     One process at a time does this; what an earlier one left half made is completed.
 
@@ -74,17 +112,45 @@ def open_round(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[Ro
     database = opened.database
     with database.exclusive():
         rounds = read_rounds(opened)
-        last = rounds[-1] if rounds else None
-        if last is None or (again and _is_over(database, last)):
-            begun, plan = True, _plan_next(opened, wish, rounds)
-            name, is_whole = _claim_name(database, plan), False
-        else:
-            _check_wish(last, wish)
-            begun, plan, name, is_whole = False, last.plan, last.name, last.is_whole
+        for one in rounds:
+            if one.abandoned is not None and not one.is_deleted:
+                # Who abandoned it may have died before this.
+                _end_trials(database, one.name)
+        plan, last = _decide(opened, wish, again, rounds, _identity(opened))
+        name, is_whole = (_claim_name(database, plan), False) if last is None else (last.name, last.is_whole)
         if not is_whole:
             _complete(database, name, plan, opened.settings)
         (current,) = (one for one in read_rounds(opened) if one.name == name)
-        return current, open_study(database, name), begun
+        return current, open_study(database, name), last is None
+
+
+def abandon_round(opened: OpenStudy) -> Round:
+    """Give up the last round: its trials that wait or run fail, and it stays on record.
+
+    Raises:
+        ConfirmError: There is none, or it is over.
+    """
+    opened.check_is_search()
+    database, name = opened.database, opened.study.study_name
+    with database.exclusive():
+        rounds = [one for one in read_rounds(opened) if not one.is_deleted]
+        last = rounds[-1] if rounds else None
+        if last is None or last.verdict is not None:
+            what = "no round" if last is None else f"no open round: round {last.plan.round} has its verdict"
+            raise ConfirmError(f"study {name!r} has {what}; there is nothing to abandon")
+        trials = summarise_trials(optuna.load_study(storage=database.storage, study_name=last.name))
+        ended = count_ended(trials)
+        if last.abandoned is None:
+            if ended == len(last.plan.runs()):
+                raise ConfirmError(
+                    f"all {ended} trials of {last.name!r} have ended: `cnn-search confirm` has the verdict"
+                )
+            made = Abandonment(now(), socket.gethostname(), ended)
+            # Before its trials fail: whoever looks in between must not take that for the recipes' doing.
+            _keep(database, last.name, ABANDONED_KEY, dataclasses.asdict(made))
+        _end_trials(database, last.name)
+        (abandoned,) = (one for one in read_rounds(opened) if one.name == last.name)
+        return abandoned
 
 
 def settle_verdict(companion: OpenStudy, plan: ConfirmPlan, standing: Standing) -> Verdict:
@@ -123,12 +189,15 @@ def keep_first(
     database, study = companion.database, companion.study
     with database.exclusive():
         try:
+            # SQLite gives a deleted study's id to the next one.
+            if database.storage.get_study_name_from_id(study._study_id) != study.study_name:
+                raise KeyError(study.study_name)
             former = study.user_attrs.get(key)
             value = change(former)
             if value != former:
-                study.set_user_attr(key, value)
+                _keep(database, study.study_name, key, value)
         except KeyError as error:
-            raise ConfirmError(f"study {study.study_name!r} is no more: somebody deleted it") from error
+            raise gone(study.study_name) from error
     return value
 
 
@@ -152,6 +221,33 @@ def _identity(opened: OpenStudy) -> str:
     return str(identity)
 
 
+def _keep(database: Database, name: str, key: str, value: Mapping[str, Any]) -> None:
+    """Set a user attribute of the companion `name`, the study's copy of it first."""
+    study = optuna.load_study(storage=database.storage, study_name=name)
+    note_round(database, name, {**study.user_attrs, key: value})
+    study.set_user_attr(key, value)
+
+
+def _end_trials(database: Database, name: str) -> None:
+    study = optuna.load_study(storage=database.storage, study_name=name)
+    database.leases(study, MAX_RETRIES).end_open("abandoned with its round")
+
+
+def _decide(
+    opened: OpenStudy, wish: ConfirmWish, again: bool, rounds: Sequence[Round], identity: str
+) -> tuple[ConfirmPlan, Round | None]:
+    """The plan to work on, and the round that goes on with it; None for a new one.
+
+    Raises:
+        ConfirmError: As `open_round`.
+    """
+    last = rounds[-1] if rounds else None
+    if last is None or last.is_deleted or last.is_void or (again and _is_over(opened.database, last)):
+        return _plan_next(opened, wish, rounds, identity), None
+    _check_wish(last, wish)
+    return last.plan, last
+
+
 def _is_over(database: Database, last: Round) -> bool:
     """Whether a further round may follow: the last one has its verdict, or cannot have one any more."""
     if last.verdict is not None:
@@ -165,15 +261,24 @@ def _is_over(database: Database, last: Round) -> bool:
     return False
 
 
-def _plan_next(opened: OpenStudy, wish: ConfirmWish, rounds: Sequence[Round]) -> ConfirmPlan:
+def _plan_next(opened: OpenStudy, wish: ConfirmWish, rounds: Sequence[Round], identity: str) -> ConfirmPlan:
     """The plan of a further round, which asks something that none of `rounds` has answered.
 
     Raises:
         ConfirmError: It does not, or there is nothing to confirm.
     """
     trials = summarise_trials(opened.study)
-    earlier = [one.plan for one in rounds]
-    plan = make_plan(opened.study.study_name, _identity(opened), opened.settings, trials, wish, earlier)
+    # What a mistaken round asked for is no default.
+    last = next((one.plan for one in reversed(rounds) if not one.is_void), None)
+    plan = make_plan(
+        opened.study.study_name,
+        identity,
+        opened.settings,
+        trials,
+        wish,
+        [one.plan for one in rounds],
+        last,
+    )
     # What a machine's fault left open may be asked again.
     settled = [one for one in rounds if one.verdict is not None]
     check_asks_anew(plan, [one.plan for one in settled if not _has_failures(opened.database, one)])
@@ -183,8 +288,8 @@ def _plan_next(opened: OpenStudy, wish: ConfirmWish, rounds: Sequence[Round]) ->
 def _has_failures(database: Database, settled: Round) -> bool:
     try:
         standing = read_standing(open_study(database, settled.name), settled.plan)
-    except ConfirmError:
-        # Its trials were meddled with; its verdict holds.
+    except (ConfirmError, StudyError):
+        # Its trials were meddled with, or it was deleted; its verdict holds.
         return False
     return any(one.state == "failed" for outcomes in standing.outcomes for one in outcomes)
 
@@ -197,7 +302,9 @@ def _check_wish(last: Round, wish: ConfirmWish) -> None:
     """
     plan = last.plan
     if lines := plan.differences(wish):
-        way = "leave these options out" if last.verdict is None else "--again begins a further round"
+        way = "leave these options out, or give it up with --abandon"
+        if last.verdict is not None:
+            way = "--again begins a further round"
         raise ConfirmError(
             f"round {plan.round} of confirming {plan.study!r}, {last.name!r}, is planned otherwise: "
             f"{'; '.join(lines)}; {way}"
@@ -235,4 +342,6 @@ def _complete(database: Database, name: str, plan: ConfirmPlan, settings: Settin
     space = settings.capped_space
     for recipe in runs[len(study.get_trials(deepcopy=False)) :]:
         study.enqueue_trial(params_of(recipe, space), user_attrs={RECIPE_KEY: recipe.to_dict()})
+    # Nobody trains anything of it before the mark, so that a round that is not noted was none.
+    note_round(database, name, study.user_attrs)
     database.storage.set_study_system_attr(study._study_id, COMPANION_KEY, plan.identity)

@@ -7,7 +7,7 @@ from search.confirm.companion import read_rounds
 from search.confirm.plan import Candidate, without_seed
 from search.confirm.report import difference_text
 from search.confirm.round import Round
-from search.errors import ConfirmError
+from search.errors import ConfirmError, StudyError
 from search.study import OpenStudy, open_study
 from search.summary import TrialSummary, count_ended, summarise_trials
 from trainer.recipe import Recipe
@@ -38,7 +38,7 @@ class Confirmation:
         companion: The study that compared it last; None for none.
         text: The same in a sentence or two.
         round: Which round that was, from 1; None for none.
-        others: What the rounds came to that compared it before, the first one first.
+        others: What the other rounds came to that compared it, the first one first.
     """
 
     is_confirmed: bool | None
@@ -62,13 +62,18 @@ def find_confirmation(opened: OpenStudy, trial: TrialSummary) -> Confirmation:
             "It is the article's recipe, the yardstick of `cnn-search confirm`.",
         )
     compared = [(one, at) for one in rounds if (at := _place(one, recipe)) is not None]
-    if compared:
-        *before, (last, at) = compared
-        others = tuple(PastRound(one.plan.round, one.name, _past(one, place)) for one, place in before)
+    told_by = [pair for pair in compared if not pair[0].is_void]
+    if told_by:
+        last, at = told_by[-1]
+        others = tuple(
+            PastRound(one.plan.round, one.name, _past(one, place))
+            for one, place in compared
+            if one is not last
+        )
         told = "".join(f" Round {one.round} of it: {one.outcome}." for one in others)
         found = _of_round(last, at)
         return replace(found, text=found.text + told, round=last.plan.round, others=others)
-    if rounds:
+    if rounds and not compared:
         trials = ", ".join(str(candidate.trial) for candidate in rounds[-1].plan.candidates)
         return Confirmation(
             None,
@@ -102,6 +107,9 @@ def rounds_json(opened: OpenStudy) -> list[dict[str, Any]]:
             "round": one.plan.round,
             "total": len(one.plan.runs()),
             "is_over": one.verdict is not None,
+            "is_abandoned": one.abandoned is not None,
+            "is_deleted": one.is_deleted,
+            "is_tested": one.test is not None,
             "winner": None if one.winner is None else one.winner.trial,
         }
         for one in read_rounds(opened)
@@ -117,7 +125,7 @@ def _place(one: Round, recipe: Recipe | None) -> int | None:
 def _past(one: Round, index: int) -> str:
     """What a round came to for one of its candidates, in a few words."""
     if one.verdict is None:
-        return "no verdict"
+        return _void(one) if one.is_void else "no verdict yet"
     if one.chosen is None:
         return "no winner"
     if one.verdict.winner != index:
@@ -127,6 +135,13 @@ def _past(one: Round, index: int) -> str:
             f"{'beyond' if one.figure.is_beyond else 'not beyond'} noise of {100 * one.figure.figure:.2f} %"
         )
     return "it won" if one.is_upheld else "it won on validation alone"
+
+
+def _void(one: Round) -> str:
+    """How a round ended that has no verdict."""
+    if one.abandoned is None:
+        return "its study was deleted before it had a verdict"
+    return f"abandoned after {one.abandoned.ended} of {len(one.plan.runs())} trials"
 
 
 def _other(chosen: Candidate, one: Round) -> str:
@@ -169,12 +184,22 @@ def _of_round(one: Round, index: int) -> Confirmation:
 
 
 def _outcome(opened: OpenStudy, one: Round) -> str:
+    if one.is_void:
+        return _void(one)
     if one.verdict is None:
         try:
             ended = count_ended(summarise_trials(open_study(opened.database, one.name).study))
-        except ConfirmError:
+        except (StudyError, KeyError):
+            # Deleted just now.
             ended = 0
         return f"{ended} of {len(one.plan.runs())} trials ended"
+    return outcome_text(one)
+
+
+def outcome_text(one: Round) -> str:
+    """What a round came to, in a few words."""
+    if one.verdict is None:
+        return _void(one) if one.is_void else "no verdict yet"
     if one.chosen is None:
         return "no winner beyond noise; the test set stays closed"
     name = f"trial {one.chosen.trial}"

@@ -172,6 +172,7 @@ def make_plan(
     trials: Sequence[TrialSummary],
     wish: ConfirmWish,
     earlier: Sequence[ConfirmPlan] = (),
+    last: ConfirmPlan | None = None,
 ) -> ConfirmPlan:
     """The plan of the next round.
 
@@ -180,14 +181,14 @@ def make_plan(
         identity: Its identity.
         settings: Its settings.
         trials: All of its trials, in any order.
-        wish: What was asked for; what it leaves open is as in the last round, else the default.
-        earlier: The plans of the rounds before.
+        wish: What was asked for; what it leaves open is as in the round `last`, else the default.
+        earlier: The plans of the rounds before, whatever came of them.
+        last: The one that a further round is like.
 
     Raises:
         ConfirmError: There is no recipe to confirm.
     """
     reference = settings.article_recipe
-    last = earlier[-1] if earlier else None
     top = wish.top or (TOP if last is None else last.top)
     count = wish.seeds or (SEEDS if last is None else len(last.seeds))
     against = wish.against or ("recipe" if last is None else last.against)
@@ -197,7 +198,7 @@ def make_plan(
             f"study {study!r} has no complete trial besides the article's recipe, which is the yardstick "
             f"({len(trials)} trials): there is nothing to confirm; `cnn-search run` searches on"
         )
-    number = len(earlier) + 1
+    number = 1 + max((plan.round for plan in earlier), default=0)
     taken = {trial.recipe.seed for trial in trials if trial.recipe is not None}
     taken.update(settings.trial_seed(trial.number) for trial in trials)
     taken.update(seed for plan in earlier for seed in plan.seeds)

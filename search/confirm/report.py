@@ -22,11 +22,13 @@ class RoundReport:
         round: The round.
         standing: Its trials.
         opening: Which opening of the test set by the study's rounds this one is or would be, from 1.
+        before: What the rounds before came to, each with its number.
     """
 
     round: Round
     standing: Standing
     opening: int
+    before: tuple[str, ...] = ()
 
     @property
     def plan(self) -> ConfirmPlan:

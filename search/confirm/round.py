@@ -17,6 +17,25 @@ TEST_KEY: Final = "confirm_test"
 """Study user attribute of a companion: a `OpeningRecord`; none as long as the test set is closed."""
 
 
+ABANDONED_KEY: Final = "confirm_abandoned"
+"""Study user attribute of a companion: an `Abandonment`; none as long as it goes on."""
+
+
+@dataclass(frozen=True)
+class Abandonment:
+    """That a round was given up.
+
+    Attributes:
+        at: When, in UTC, ISO 8601 to the second.
+        host: On which machine.
+        ended: How many of its trials had ended.
+    """
+
+    at: str
+    host: str
+    ended: int
+
+
 @dataclass(frozen=True)
 class Round:
     """What is kept of a round.
@@ -27,6 +46,8 @@ class Round:
         is_whole: Whether all of its trials are there.
         verdict: None until all of them have ended and somebody looked.
         test: None as long as the test set is closed.
+        abandoned: None unless it was given up.
+        is_deleted: Whether its companion is gone, and only the study's own record of it left.
     """
 
     name: str
@@ -34,6 +55,13 @@ class Round:
     is_whole: bool
     verdict: Verdict | None
     test: OpeningRecord | None
+    abandoned: Abandonment | None = None
+    is_deleted: bool = False
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it ended without a verdict: given up, or deleted."""
+        return self.verdict is None and (self.abandoned is not None or self.is_deleted)
 
     @property
     def chosen(self) -> Candidate | None:
@@ -73,13 +101,15 @@ class Round:
         return compare_with_figure([one.accuracy for one in test.winner], test.images, self.plan.against)
 
 
-def read_round(name: str, attrs: Mapping[str, Any], is_whole: bool) -> Round:
-    """The round of the companion `name`, which has these user attributes.
+def read_round(
+    name: str, attrs: Mapping[str, Any], *, is_whole: bool = True, is_deleted: bool = False
+) -> Round:
+    """The round of the companion `name`, which has or had these user attributes.
 
     Raises:
         ConfirmError: They are not to be read.
     """
-    verdict, test = attrs.get(VERDICT_KEY), attrs.get(TEST_KEY)
+    verdict, test, abandoned = (attrs.get(key) for key in (VERDICT_KEY, TEST_KEY, ABANDONED_KEY))
     try:
         return Round(
             name,
@@ -87,6 +117,8 @@ def read_round(name: str, attrs: Mapping[str, Any], is_whole: bool) -> Round:
             is_whole,
             None if verdict is None else Verdict.from_dict(verdict),
             None if test is None else OpeningRecord.from_dict(test),
+            None if abandoned is None else Abandonment(**abandoned),
+            is_deleted,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]

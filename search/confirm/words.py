@@ -34,7 +34,10 @@ def verdict_lines(report: RoundReport) -> list[str]:
     plan, standing, verdict = report.plan, report.standing, report.round.verdict
     notes = _barred_lines(report)
     if plan.round > 1:
-        notes.append(f"It is round {plan.round}: luck has had a chance in each, of 2.5 % at most.")
+        notes.append(
+            f"It is round {plan.round}: luck has had {plan.round} chances of about 2.5 %, together "
+            f"{2.5 * plan.round:g} %{''.join(f'; {one}' for one in report.before)}."
+        )
     if verdict is None:
         return [
             f"No verdict yet: {standing.ended} of {standing.total} trials have ended.",
