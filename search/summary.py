@@ -16,6 +16,9 @@ from trainer.recipe import Recipe
 STATES: Final = ("complete", "pruned", "diverged", "failed", "running", "waiting")
 """A trial's states as people read them: Optuna's own, and those pruned for leaving the numbers."""
 
+ENDED: Final = STATES[:4]
+"""Those that no trial leaves."""
+
 DIVERGED_KEY: Final = "diverged_epoch"
 """Trial user attribute: the epoch, from 1, in which a loss or a weight became NaN or infinite."""
 PRECISION_KEY: Final = "precision"
@@ -90,7 +93,7 @@ def summarise_trial(trial: FrozenTrial) -> TrialSummary:
 
 def count_ended(trials: Iterable[TrialSummary]) -> int:
     """How many of the trials are over."""
-    return sum(trial.ended is not None for trial in trials)
+    return sum(trial.state in ENDED for trial in trials)
 
 
 def best_trial(trials: list[TrialSummary]) -> TrialSummary | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import sample
 import sqlalchemy
@@ -531,6 +532,28 @@ def test_an_earlier_rounds_model_is_named(confirm: Cli) -> None:
 
     assert "winner.h5 is of an earlier round: this one has no winner" in ended.err
     assert Path("winner.h5").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_companion_that_is_deleted_while_it_is_tested_is_told(
+    confirm: Cli, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Before its first model is read or after it: in a line, with exit code 1."""
+    import search.confirm.test_set
+
+    fleet.outcome = one_better
+    score = search.confirm.test_set._score
+    left = [at]
+
+    def delete_first(companion: Any, *arguments: Any) -> Any:
+        if left[0] == 0:
+            optuna.delete_study(study_name="cifar10-confirm", storage=companion.database.storage)
+        left[0] -= 1
+        return score(companion, *arguments)
+
+    monkeypatch.setattr("search.confirm.test_set._score", delete_first)
+
+    assert_refused_after_saying(confirm("--seeds", 2), "'cifar10-confirm' is no more: somebody deleted it")
 
 
 @pytest.mark.parametrize("command", ["run", "worker", "init", "best", "plot", "confirm"])

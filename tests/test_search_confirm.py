@@ -453,7 +453,7 @@ def test_a_deleted_companion_leaves_a_trace(database: Database) -> None:
     assert after == dataclasses.replace(before, is_deleted=True)
     assert after.test is not None
     assert (after.test.images, after.winner) == (9_999, before.plan.candidates[0])
-    assert rounds_json(opened)[0]["is_tested"]
+    assert rounds_json(opened)["confirm"][0]["is_tested"]
     with pytest.raises(ConfirmError, match=r"nothing has changed since round 1 .* which had 4 seeds"):
         open_round(opened, ConfirmWish(2, 4), again=False)
     second, _, _ = open_round(opened, ConfirmWish(2, 5), again=False)
@@ -522,6 +522,8 @@ def test_an_unreadable_plan_is_told_and_hides_nothing_else(database: Database) -
     trial = summarise_trials(opened.study)[1]
     assert "cannot be told" in find_confirmation(opened, trial).text
     assert status_lines(opened)[0].startswith("confirm: study 'sample-confirm' holds")
+    told = rounds_json(opened)
+    assert (told["confirm"], "cannot be read: format 2" in told["confirm_error"]) == ([], True)
 
 
 def test_a_companion_that_was_deleted_is_begun_anew(database: Database) -> None:
@@ -534,8 +536,48 @@ def test_a_companion_that_was_deleted_is_begun_anew(database: Database) -> None:
         read_standing(companion, current.plan)
     with pytest.raises(ConfirmError, match="is no more"):
         keep_first(companion, VERDICT_KEY, lambda _: {})
+    with pytest.raises(ConfirmError, match="is no more"):
+        settle_verdict(companion, current.plan, Standing(()))
+    with pytest.raises(ConfirmError, match="is no more"):
+        read_hits(companion, Standing(()))
     assert database.open_companions(opened.study) == []
     assert open_round(opened, SMALL, again=False)[2]
+
+
+def test_another_study_of_the_same_id_is_left_alone(database: Database) -> None:
+    """SQLite gives a deleted study's id again: what was to be kept of the old one is not kept of the new."""
+    opened = searched(database, [0.5, 0.6])
+    current, companion, _ = open_round(opened, SMALL, again=False)
+    study_id = companion.study._study_id
+    optuna.delete_study(study_name=current.name, storage=database.storage)
+    other = optuna.create_study(storage=database.storage, study_name="other", direction="maximize")
+    assert other._study_id == study_id
+
+    with pytest.raises(ConfirmError, match="'sample-confirm' is no more"):
+        keep_first(companion, VERDICT_KEY, lambda _: {"format": 2})
+    assert other.user_attrs == {}
+
+
+def test_status_survives_a_companion_that_goes_between_two_looks(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had none of its trials ended, as far as anybody can tell."""
+    opened = searched(database, [0.5, 0.6])
+    open_round(opened, SMALL, again=False)
+    rounds = read_rounds(opened)
+    optuna.delete_study(study_name="sample-confirm", storage=database.storage)
+    monkeypatch.setattr("search.confirm.lookup.read_rounds", lambda _: rounds)
+
+    assert status_lines(opened) == ["confirm, round 1 ('sample-confirm'): 0 of 6 trials ended"]
+
+
+def test_a_round_has_a_bound(database: Database) -> None:
+    """While it is planned, others wait for their set-ups."""
+    opened = searched(database, [0.5, *[0.6] * 7])
+
+    with pytest.raises(ConfirmError, match=r"--top 6 with --seeds 72 is 504 trainings, .* 500 at most"):
+        look_ahead(opened, ConfirmWish(6, 72), again=False)
+    assert len(look_ahead(opened, ConfirmWish(6, 71), again=False).plan.runs()) == 497
 
 
 def test_a_companion_is_no_search(database: Database) -> None:
@@ -579,7 +621,7 @@ def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
         None,
         "Not confirmed yet: `cnn-search confirm` trains it again on fresh seeds and says.",
     )
-    assert (status_lines(opened), rounds_json(opened)) == ([], [])
+    assert (status_lines(opened), rounds_json(opened)["confirm"]) == ([], [])
     current, companion, _ = open_round(opened, SMALL, again=False)
     finish_trials(companion, one_better, most=4)
     assert told(2) == (None, "Not confirmed yet: it is trained on 3 fresh seeds (round 1, 'sample-confirm').")
@@ -609,7 +651,7 @@ def test_best_and_status_say_what_is_confirmed(database: Database) -> None:
         "confirm, round 1 ('sample-confirm'): the winner is trial 2; on the test set +0.10 points, 95 % "
         "interval -0.40 to +0.60: not beyond noise"
     ]
-    assert rounds_json(opened)[0]["winner"] == 2
+    assert rounds_json(opened)["confirm"][0]["winner"] == 2
     enqueue(opened, dataclasses.replace(current.plan.candidates[0].recipe, seed=99))
     enqueue(opened, Recipe(dropout_block1=0.5, epochs=3))
     finish_trials(opened, lambda _: 0.9)

@@ -35,7 +35,7 @@ MODEL: Final = "winner.h5"
 PAGE: Final = "confirm.html"
 MOST_TOP: Final = 20
 MOST_SEEDS: Final = 100
-"""With these, 2,100 trials are enqueued while others wait for their set-ups, in about half a minute."""
+"""What one may ask for; `search.confirm.plan.MOST_RUNS` bounds the product."""
 
 
 def _read_against(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:
@@ -185,7 +185,7 @@ def _abandon(opened: "OpenStudy", *, as_json: bool) -> None:
 
     given_up = abandon_round(opened)
     if as_json:
-        click.echo(json.dumps({"confirm": rounds_json(opened)}, indent=2))
+        click.echo(json.dumps(rounds_json(opened), indent=2))
         return
     ended = 0 if given_up.abandoned is None else given_up.abandoned.ended
     total, round_ = len(given_up.plan.runs()), given_up.plan.round
@@ -268,7 +268,7 @@ def _write_files(
         What there is to say about each file that was written, and why others were not.
     """
     from search.confirm.page import confirm_page
-    from search.confirm.standing import gone
+    from search.confirm.standing import telling_of_deletion
     from search.errors import SearchError
     from search.summary import summarise_trials
     from storage.errors import StorageError
@@ -290,11 +290,8 @@ def _write_files(
         what = f": trial {number} of {report.round.name!r}, trial {winner.trial}'s recipe on seed {seed}"
 
         def put_model(path: Path) -> None:
-            try:
-                trial = summarise_trials(companion.study)[number]
-            except KeyError as error:
-                raise gone(report.round.name) from error
-            write_model(companion, trial, path)
+            with telling_of_deletion(companion):
+                write_model(companion, summarise_trials(companion.study)[number], path)
 
         write(output / MODEL, what, put_model)
     write(output / PAGE, "", lambda path: replace_file(path, confirm_page(report).encode()))

@@ -120,7 +120,7 @@ def _print_status(opened: "OpenStudy", as_json: bool) -> None:
     values |= {
         **milestones_json(trials, opened.database.target(opened.study).read()),
         **workers_json(workers, trials, total),
-        "confirm": rounds_json(opened),
+        **rounds_json(opened),
     }
     click.echo(json.dumps(values, indent=2))
 

@@ -17,7 +17,7 @@ import optuna
 from search.confirm.ledger import note_round, read_ledger
 from search.confirm.plan import ConfirmPlan, ConfirmWish, check_asks_anew, make_plan
 from search.confirm.round import ABANDONED_KEY, VERDICT_KEY, Abandonment, Round, read_round
-from search.confirm.standing import Standing, gone, read_hits, read_standing
+from search.confirm.standing import Standing, gone, read_hits, read_standing, telling_of_deletion
 from search.confirm.verdict import Verdict, decide
 from search.errors import ConfirmError, StudyError
 from search.space import params_of
@@ -164,7 +164,8 @@ def settle_verdict(companion: OpenStudy, plan: ConfirmPlan, standing: Standing) 
     Raises:
         ConfirmError: What its trials classified rightly cannot be read, or the companion was deleted.
     """
-    former = companion.study.user_attrs.get(VERDICT_KEY)
+    with telling_of_deletion(companion):
+        former = companion.study.user_attrs.get(VERDICT_KEY)
     if former is not None:
         return Verdict.from_dict(former)
     decision = decide(plan, standing, lambda: read_hits(companion, standing))

@@ -99,9 +99,13 @@ def status_lines(opened: OpenStudy) -> list[str]:
     return [f"confirm, round {rounds[-1].plan.round} ({rounds[-1].name!r}): {_outcome(opened, rounds[-1])}"]
 
 
-def rounds_json(opened: OpenStudy) -> list[dict[str, Any]]:
-    """The rounds as JSON-ready values, the first one first."""
-    return [
+def rounds_json(opened: OpenStudy) -> dict[str, Any]:
+    """As JSON-ready values: `confirm`, the rounds, and `confirm_error`, null where they can be read."""
+    try:
+        rounds, error = read_rounds(opened), None
+    except ConfirmError as unreadable:
+        rounds, error = [], str(unreadable)
+    told = [
         {
             "companion": one.name,
             "round": one.plan.round,
@@ -112,8 +116,9 @@ def rounds_json(opened: OpenStudy) -> list[dict[str, Any]]:
             "is_tested": one.test is not None,
             "winner": None if one.winner is None else one.winner.trial,
         }
-        for one in read_rounds(opened)
+        for one in rounds
     ]
+    return {"confirm": told, "confirm_error": error}
 
 
 def _place(one: Round, recipe: Recipe | None) -> int | None:

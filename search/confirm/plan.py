@@ -18,6 +18,9 @@ TOP: Final = 3
 SEEDS: Final = 5
 LEAST_SEEDS: Final = 2
 """One seed has no spread."""
+MOST_RUNS: Final = 500
+"""Trials that are enqueued, one after another, while others wait for their set-ups: some 10 s with SQLite on
+this machine's disk, and with a database at 10 ms half of what others wait (`SETUP_WAIT_SECONDS`)."""
 FORMAT: Final = 1
 """Version of the stored plan; another version's is refused."""
 STREAM: Final = 0x636F6E66
@@ -186,7 +189,7 @@ def make_plan(
         last: The one that a further round is like.
 
     Raises:
-        ConfirmError: There is no recipe to confirm.
+        ConfirmError: There is no recipe to confirm, or too much to train.
     """
     reference = settings.article_recipe
     top = wish.top or (TOP if last is None else last.top)
@@ -194,9 +197,16 @@ def make_plan(
     against = wish.against or ("recipe" if last is None else last.against)
     candidates = choose_candidates(trials, reference, top)
     if not candidates:
+        known = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
         raise ConfirmError(
             f"study {study!r} has no complete trial besides the article's recipe, which is the yardstick "
-            f"({len(trials)} trials): there is nothing to confirm; `cnn-search run` searches on"
+            f"({known}): there is nothing to confirm; `cnn-search run` searches on"
+        )
+    runs = count * (len(candidates) + (against == "recipe"))
+    if runs > MOST_RUNS:
+        raise ConfirmError(
+            f"--top {top} with --seeds {count} is {runs} trainings, and a round has {MOST_RUNS} at most: "
+            "take fewer of either"
         )
     number = 1 + max((plan.round for plan in earlier), default=0)
     taken = {trial.recipe.seed for trial in trials if trial.recipe is not None}

@@ -1,15 +1,14 @@
 """What a round's trials have come to so far, recipe by recipe and seed by seed."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from search.confirm.plan import ConfirmPlan
 from search.errors import ConfirmError
 from search.hits import HITS_KEY, Hits, unpack_hits
 from search.study import OpenStudy
-from search.summary import summarise_trials
-
-ENDED = ("complete", "pruned", "diverged", "failed")
-"""States that no trial leaves."""
+from search.summary import ENDED, summarise_trials
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,8 @@ def read_standing(opened: OpenStudy, plan: ConfirmPlan) -> Standing:
         ConfirmError: It has other trials than its plan says, or was deleted meanwhile.
     """
     name = opened.study.study_name
-    try:
+    with telling_of_deletion(opened):
         trials = summarise_trials(opened.study)
-    except KeyError as error:
-        raise gone(name) from error
     runs = plan.runs()
     wrong = next((n for n, run in enumerate(runs) if n >= len(trials) or trials[n].recipe != run), None)
     if wrong is not None:
@@ -103,10 +100,8 @@ def read_hits(opened: OpenStudy, standing: Standing) -> tuple[tuple[Hits | None,
         ConfirmError: They cannot be read, or the study was deleted meanwhile.
     """
     name = opened.study.study_name
-    try:
+    with telling_of_deletion(opened):
         trials = opened.study.get_trials(deepcopy=False)
-    except KeyError as error:
-        raise gone(name) from error
 
     def read(outcome: Outcome) -> Hits | None:
         if outcome.value is None:
@@ -125,3 +120,16 @@ def read_hits(opened: OpenStudy, standing: Standing) -> tuple[tuple[Hits | None,
 def gone(name: str) -> ConfirmError:
     """What to raise where the companion `name` is no more."""
     return ConfirmError(f"study {name!r} is no more: somebody deleted it; the same command begins anew")
+
+
+@contextlib.contextmanager
+def telling_of_deletion(companion: OpenStudy) -> Iterator[None]:
+    """Let the error for a study that is not there be the project's.
+
+    Raises:
+        ConfirmError: The companion was deleted meanwhile.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise gone(companion.study.study_name) from error

@@ -9,7 +9,7 @@ from search.confirm.companion import keep_first, now
 from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan
 from search.confirm.round import TEST_KEY
-from search.confirm.standing import Outcome, Standing
+from search.confirm.standing import Outcome, Standing, telling_of_deletion
 from search.confirm.statistics import paired_difference
 from search.hits import Hits
 from search.study import OpenStudy
@@ -45,7 +45,8 @@ def open_test_set(
         StorageError: A model is gone or damaged.
         ConfirmError: The companion was deleted meanwhile.
     """
-    record = _read(companion.study.user_attrs.get(TEST_KEY))
+    with telling_of_deletion(companion):
+        record = _read(companion.study.user_attrs.get(TEST_KEY))
     if record.is_scored:
         return record
     # Before it is told that the images are looked at: there may be none to look at.
@@ -98,8 +99,9 @@ def _read(kept: Mapping[str, Any] | None) -> OpeningRecord:
 
 
 def _score(companion: OpenStudy, outcome: Outcome, evaluator: Evaluator) -> tuple[ModelTest, Hits]:
-    frozen = companion.study.get_trials(deepcopy=False)[outcome.trial]
-    content = read_file(companion.artifacts, companion.database.storage, frozen, ".h5").content
+    with telling_of_deletion(companion):
+        frozen = companion.study.get_trials(deepcopy=False)[outcome.trial]
+        content = read_file(companion.artifacts, companion.database.storage, frozen, ".h5").content
     score = evaluator.score(model_from_bytes(content, origin=f"the model of trial {outcome.trial}"))
     digest = hashlib.sha256(content).hexdigest()
     return ModelTest(outcome.trial, outcome.seed, score.accuracy, score.loss, digest), score.hits
