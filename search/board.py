@@ -46,9 +46,15 @@ class Seen:
 class Board:
     """What a view knows, kept up event by event; any thread may call it, and any order of events is fine."""
 
-    def __init__(self, total: int | None, best: TrialSummary | None = None) -> None:
-        """Nothing seen yet; `total` trials are to end, None where nobody knows, and `best` was before."""
-        self.total = total
+    def __init__(self, total: int | None, best: TrialSummary | None = None, *, ranks: bool = True) -> None:
+        """Nothing seen yet.
+
+        Args:
+            total: How many trials are to end; None where nobody knows.
+            best: The best trial of the study before.
+            ranks: Whether there is a best; not among the seeds of a confirmation.
+        """
+        self.total, self.ranks = total, ranks
         self.done = 0
         self.best_value = None if best is None else best.value
         self.best_number = None if best is None else best.number

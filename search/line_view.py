@@ -16,16 +16,19 @@ from search.summary import TrialSummary
 class LineView:
     """One plain line when a trial starts, for each epoch, and when it ends."""
 
-    def __init__(self, console: Console, total: int | None, best: TrialSummary | None = None) -> None:
+    def __init__(
+        self, console: Console, total: int | None, best: TrialSummary | None = None, *, ranks: bool = True
+    ) -> None:
         """Nothing is written before the first event.
 
         Args:
             console: Where to write; its file is written to directly.
             total: As for `LiveView`.
             best: As for `LiveView`.
+            ranks: As for `LiveView`.
         """
         self._console = console
-        self._board = Board(total, best)
+        self._board = Board(total, best, ranks=ranks)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -57,7 +60,8 @@ class LineView:
     def _progress(self) -> str:
         board = self._board
         of_total = "" if board.total is None else f" of {board.total}"
-        return f"best so far {board.describe_best()}; {board.done}{of_total} done"
+        best = f"best so far {board.describe_best()}; " if board.ranks else ""
+        return f"{best}{board.done}{of_total} done"
 
     def _write(self, line: str) -> None:
         # Past rich, which wraps at the console's width and ends the process when a pipe's reader has gone:

@@ -36,16 +36,19 @@ class LiveView:
     A context manager: the bars appear when it is entered and are gone when it is left.
     """
 
-    def __init__(self, console: Console, total: int | None, best: TrialSummary | None = None) -> None:
+    def __init__(
+        self, console: Console, total: int | None, best: TrialSummary | None = None, *, ranks: bool = True
+    ) -> None:
         """Nothing is drawn before the view is entered.
 
         Args:
             console: Where to draw; a terminal.
             total: How many trials this view is to see end; None where nobody knows.
             best: The best trial of the study before.
+            ranks: Whether to show the best so far.
         """
         self._console = console
-        self._board = Board(total, best)
+        self._board = Board(total, best, ranks=ranks)
         self._began = time.monotonic()
         # stdout carries results and may be a file: only what is logged to stderr is moved above the bars.
         self._live = Live(
@@ -105,6 +108,8 @@ class LiveView:
         of_total = "" if board.total is None else f"/{board.total}"
         done = f"trials done {board.done}{of_total}"
         used = clock_text(time.monotonic() - self._began)
+        if not board.ranks:
+            return one_line(Text(f"{done} · {used}", style="dim"))
         full = width >= FULL_WIDTH
         best = Text.assemble(
             "best so far " if full else "best ",

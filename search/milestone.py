@@ -19,7 +19,7 @@ BASELINE: Final = next(one.percent / 100 for one in ARTICLE_RESULTS if one.epoch
 class Milestone:
     """The first complete trial with a model whose value is `value` or more, and what was spent until its end.
 
-    Where there is none yet: what was spent so far.
+    Where there is none yet: what was spent until the last end of any, or before the first one so far.
 
     Attributes:
         value: A validation accuracy in [0, 1].
@@ -49,8 +49,10 @@ def find_milestone(trials: Sequence[TrialSummary], value: float) -> Milestone:
         if value <= trial.value < math.inf:
             epochs = sum(_epochs_until(trial.ended, one) for one in trials)
             return Milestone(value, trial.number, seconds_since(first_start(trials), trial), epochs, count)
-    seconds = seconds_since(first_start(trials), ended[-1]) if ended else None
-    return Milestone(value, None, seconds, sum(trial.epochs_done for trial in trials), len(ended))
+    if not ended or (last := ended[-1].ended) is None:
+        return Milestone(value, None, None, sum(trial.epochs_done for trial in trials), 0)
+    seconds = seconds_since(first_start(trials), ended[-1])
+    return Milestone(value, None, seconds, sum(_epochs_until(last, trial) for trial in trials), len(ended))
 
 
 def milestone_lines(trials: Sequence[TrialSummary], target: float | None) -> list[str]:

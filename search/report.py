@@ -107,8 +107,13 @@ def trials_table(trials: Sequence[TrialSummary], limit: int = 20) -> Table:
     return table
 
 
-def best_report(trials: Sequence[TrialSummary]) -> RenderableType:
-    """The best trial beside the article: its value, its recipe field by field, and what the value is not."""
+def best_report(trials: Sequence[TrialSummary], *, advises: bool = True) -> RenderableType:
+    """The best trial beside the article: its value, its recipe field by field, and what the value is not.
+
+    Args:
+        trials: The study's.
+        advises: Whether to name the command that trains it again; not where what that came to stands below.
+    """
     best = best_trial(list(trials))
     if best is None or best.value is None:
         return Text(f"No trial is complete yet; {_count_states(trials) or 'the study has no trials'}.")
@@ -119,7 +124,7 @@ def best_report(trials: Sequence[TrialSummary]) -> RenderableType:
         parts.append(Text(_yardstick_comparison(best.value, yardstick)))
     if best.recipe is not None:
         parts.append(Padding(_recipe_table(best.recipe, f"trial {best.number}"), (1, 0)))
-    parts.append(Text(_caution(complete), style="dim"))
+    parts.append(Text(_caution(complete, advises), style="dim"))
     return Group(*parts)
 
 
@@ -243,7 +248,7 @@ def _field_text(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
-def _caution(complete: int) -> str:
+def _caution(complete: int, advises: bool) -> str:
     """Why the value is no test result; the 0.7 points are docs' estimate for 50 equally good recipes."""
     chosen = (
         f"It was chosen as the highest of {complete}, and the highest flatters: of 50 equally good recipes "
@@ -251,10 +256,10 @@ def _caution(complete: int) -> str:
         if complete > 1
         else ""
     )
-    return (
-        f"A validation accuracy is not yet a test result. {chosen}"
-        "Train the recipe again with other seeds before you believe a small lead."
+    advice = (
+        "Before you believe a small lead, let `cnn-search confirm` train the recipe again with other seeds."
     )
+    return f"A validation accuracy is not yet a test result. {chosen}{advice if advises else ''}".strip()
 
 
 def _seconds(trial: TrialSummary) -> float | None:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from optuna.study import Study
 
+from search.confirm.plan import ConfirmPlan
 from search.errors import StudyError
 from search.events import Event, Notice, TrialEnded, TrialStarted
 from search.published_progress import PublishedProgress
 from search.recipe_words import describe_optimizer
 from search.strategy import attach_strategy
-from search.study import OpenStudy, open_study
+from search.study import PLAN_KEY, OpenStudy, open_study
+
+ARTICLES: Final = "the article's recipe"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ class Companions:
                 continue
             # Of one that was deleted, which may have had the same id.
             database.forget_study(opened.study._study_id)
-            served = ServedStudy.of(opened, _telling_notices(one.name, self._emit))
+            served = ServedStudy.of(opened, _telling_notices(one.name, _names_of(opened), self._emit))
             served.sweep()
             self._served[one.identity] = served
         return [self._served[one.identity] for one in found if one.waiting and one.identity in self._served]
@@ -81,18 +84,38 @@ class Companions:
         return list(self._served.values())
 
 
-def _telling_notices(name: str, emit: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Tells `emit` of a companion's trials: a line when one starts, and when it ends."""
+def _names_of(opened: OpenStudy) -> Callable[[int], str]:
+    """What each trial of a companion trains, by its number: `trial 17 of the search`, or the article's."""
+    try:
+        plan = ConfirmPlan.from_dict(opened.study.user_attrs[PLAN_KEY])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Of another version; its trials are trained all the same.
+        return lambda _: "?"
+
+    def name(number: int) -> str:
+        index = number % len(plan.recipes())
+        if index == len(plan.candidates):
+            return ARTICLES
+        return f"trial {plan.candidates[index].trial} of the search"
+
+    return name
+
+
+def _telling_notices(
+    name: str, trains: Callable[[int], str], emit: Callable[[Event], None]
+) -> Callable[[Event], None]:
+    """Tells `emit` of a companion's trials, and what each `trains`, when one starts and when it ends."""
 
     def tell(event: Event) -> None:
         match event:
             case TrialStarted(number=number, recipe=recipe, first_epoch=first):
                 on = f", goes on at epoch {first}" if first > 1 else ""
                 words = f"{describe_optimizer(recipe)}, {recipe.epochs} epochs, seed {recipe.seed}"
-                emit(Notice(f"{name}: trial {number} started: {words}{on}"))
+                emit(Notice(f"{name}: trial {number} ({trains(number)}) started: {words}{on}"))
             case TrialEnded(number=number, state=state, value=value, note=note):
                 reached = "" if value is None else f", validation accuracy {100 * value:.2f} %"
-                emit(Notice(f"{name}: trial {number} {state}{f': {note}' if note else ''}{reached}"))
+                told = f"{state}{f': {note}' if note else ''}{reached}"
+                emit(Notice(f"{name}: trial {number} ({trains(number)}) {told}"))
             case Notice():
                 emit(event)
 

@@ -143,6 +143,7 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
         ),
         (["worker", "--target", "78"], ["--target", "78.0 is no validation accuracy", "write 0.78."]),
         (["init", "--target", "nan"], ["--target", "nan is no validation accuracy", "such as 0.7737"]),
+        (["run", "--target", "1.5"], ["1.5 is no validation accuracy between 0 and 1, such as 0.7737"]),
         (["run", "--target", "0"], ["0.0 is no validation accuracy between 0 and 1, such as 0.7737"]),
         (["run", "--target", "1"], ["1.0 is no validation accuracy between 0 and 1, such as 0.7737"]),
         (["run", "--target", "-0.5"], ["-0.5 is no validation accuracy"]),
@@ -597,6 +598,8 @@ def test_a_search_leaves_model_and_plot_and_says_how_to_go_on(ran: Ran) -> None:
         "wrote out/best.h5",
         "Next:",
         " evaluate out/best.h5",
+        " confirm --storage",
+        "`cnn-search confirm`",
     ):
         assert words in ran.out
     assert "epoch 1/1" not in ran.out

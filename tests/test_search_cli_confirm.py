@@ -163,7 +163,7 @@ def test_the_winner_is_tested_once(
     # Three recipes a seed: the best, the next, the article's.
     assert opened_tests == [0, 3, 6, 2, 5, 8]
     assert Path("winner.h5").read_bytes() == fleet.model
-    assert "asked for 3, no others differ" in first.out
+    assert "the recipes of the best 2 (3 were asked for; the study has no other recipes)" in first.out
     record = with_study(read_rounds)[0].test
     assert [one.trial for one in record.winner] == [0, 3, 6]
     assert (record.images, len(record.attempts)) == (100, 1)
@@ -428,6 +428,7 @@ def test_a_further_round_counts_the_openings(confirm: Cli, fleet: Fleet) -> None
     [
         (["--against", "77.37"], ["--against", "77.37 is no accuracy between 0 and 1", "write 0.7737"]),
         (["--against", "recipes"], ["'recipes' is neither a test accuracy, such as 0.7737, nor 'recipe'"]),
+        (["--against", "1.5"], ["1.5 is no accuracy between 0 and 1; give one such as 0.7737"]),
         (["--against", "nan"], ["nan is no accuracy"]),
         (["--against", "0"], ["0 is no accuracy"]),
         (["--against", "100"], ["100 is no accuracy"]),
@@ -464,6 +465,8 @@ def test_a_mistaken_round_is_left_with_abandon(confirm: Cli, cli: Cli, fleet: Fl
     """Its costs were told; it stays on record, and the next round has the defaults."""
     fleet.most, fleet.result = 2, Stop(requests=1)
     begun = confirm("--seeds", 50)
+    assert "\n  its trials 1, 4, 7, ..., 148: trial 1 of the search\n" in begun.err
+    assert "\n  its trials 2, 5, 8, ..., 149: the article's\n" in begun.err
     assert "3 recipes on 50 seeds: 150 trainings of up to 3 epochs" in begun.err
 
     given_up = cli("confirm", "--abandon")
@@ -566,6 +569,9 @@ def test_a_companion_is_no_study_to_search(confirm: Cli, cli: Cli, command: str)
     assert_refused(refused, 1, "study 'cifar10-confirm' only confirms 'cifar10'", "`cnn-search confirm`")
     shown = cli("status", "--study", "cifar10-confirm")
     assert "confirms study 'cifar10'" in shown.out
+    # The best seed is what a confirmation guards against.
+    assert "best: " not in shown.out
+    assert "77.37 %" not in shown.out
 
 
 def test_a_model_that_is_gone_or_damaged_is_told(

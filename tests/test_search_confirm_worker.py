@@ -68,8 +68,13 @@ def test_a_live_worker_trains_the_companions_trials_first(database: Database, st
     # Two lines for each of its trials, all between those of the study's.
     texts = notices(log)
     assert len(texts) == 8
-    assert texts[0].startswith("sample-confirm: trial 0 started: momentum lr 0.01, 3 epochs, seed ")
-    assert texts[1].startswith("sample-confirm: trial 0 complete, validation accuracy ")
+    assert texts[0].startswith(
+        "sample-confirm: trial 0 (trial 1 of the search) started: momentum lr 0.01, 3 epochs, seed "
+    )
+    assert texts[2].startswith("sample-confirm: trial 1 (the article's recipe) started: ")
+    assert texts[1].startswith(
+        "sample-confirm: trial 0 (trial 1 of the search) complete, validation accuracy "
+    )
     own = [n for n, event in enumerate(log.events) if isinstance(event, (TrialStarted, TrialEnded))]
     theirs = [n for n, event in enumerate(log.events) if isinstance(event, Notice)]
     assert own[1] < min(theirs) <= max(theirs) < own[2]
@@ -207,7 +212,9 @@ def test_a_dead_helpers_trial_is_taken_up_by_the_next_worker(
     log = work(study, 2)
 
     assert len(train_nothing) == 4
-    assert any(text.startswith("sample-confirm: trial 0 started") for text in notices(log))
+    assert any(
+        text.startswith("sample-confirm: trial 0 (trial 1 of the search) started") for text in notices(log)
+    )
 
 
 @pytest.mark.parametrize("is_new", [True, False])
@@ -221,7 +228,11 @@ def test_a_companion_that_is_deleted_ends_no_worker(
     class Deleting(Log):
         def __call__(self, event: Event) -> None:
             super().__call__(event)
-            if isinstance(event, Notice) and "trial 1 pruned" in event.text and not deleted:
+            if (
+                isinstance(event, Notice)
+                and "trial 1 (the article's recipe) pruned" in event.text
+                and not deleted
+            ):
                 deleted.append(True)
                 optuna.delete_study(study_name="sample-confirm", storage=database.storage)
                 if is_new:

@@ -61,6 +61,17 @@ def test_without_such_a_trial_it_is_what_was_spent_so_far() -> None:
     assert find_milestone([running], 0.9) == Milestone(0.9, None, None, 3, 0)
 
 
+def test_what_was_spent_so_far_is_of_one_moment() -> None:
+    """Until the last end: epochs that were trained after it have no time yet."""
+    moment = START + timedelta(minutes=30)
+    ended = replace(summary(0, accuracy=0.5), started=START, ended=moment, epochs_done=7)
+    running = replace(
+        trained(summary(1, "running"), 8, 480.0), started=moment - timedelta(minutes=3, seconds=5)
+    )
+
+    assert find_milestone([ended, running], 0.9) == Milestone(0.9, None, 1800.0, 10, 1)
+
+
 @pytest.mark.parametrize(
     ("started", "seconds", "epochs"),
     [

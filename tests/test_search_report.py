@@ -130,7 +130,9 @@ def test_the_best_report_warns_of_the_flattery() -> None:
     many, one = rendered(best_report([summary(1), summary(2)])), rendered(best_report([summary(1)]))
     assert "not yet a test result" in many and "not yet a test result" in one
     assert "flatters" in many and "flatters" not in one
-    assert "other seeds" in many
+    assert "`cnn-search confirm` train the recipe again with other seeds" in " ".join(many.split())
+    told = rendered(best_report([summary(1), summary(2)], advises=False))
+    assert "flatters" in told and "other seeds" not in told
 
 
 def test_the_best_report_of_nothing() -> None:

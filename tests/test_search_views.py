@@ -90,6 +90,17 @@ def test_another_workers_best_has_no_number() -> None:
     assert "best so far 70.00 %; 1 done" in written(console)
 
 
+def test_no_best_is_shown_of_trials_that_are_not_ranked() -> None:
+    """Those of a confirmation: who sees one could stop when it looks good."""
+    console = log_file()
+    LineView(console, 9, ranks=False).show(TrialEnded(3, "complete", 0.6, "", 0.6))
+    assert written(console).endswith("; 1 of 9 done\n")
+    assert "best" not in written(console)
+    view = LiveView(terminal(), 9, ranks=False)
+    view.show(TrialEnded(3, "complete", 0.6, "", 0.6))
+    assert view._footer(100).plain.startswith("trials done 1/9 · ")
+
+
 def test_a_trial_handed_back_is_not_done() -> None:
     """A trial that waits again counts only when it comes to its end."""
     console = log_file()

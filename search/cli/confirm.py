@@ -9,6 +9,7 @@ import click
 
 from search.cli.local_fleet import INTERRUPTED, choose_fleet, train_here
 from search.cli.options import (
+    LEAST_PERCENT,
     data_option,
     debug_option,
     fleet_options,
@@ -48,7 +49,7 @@ def _read_against(_: click.Context, __: click.Parameter, text: str | None) -> fl
         raise click.BadParameter(
             f"{text!r} is neither a test accuracy, such as 0.7737, nor 'recipe'."
         ) from None
-    if 1 < figure < 100:
+    if LEAST_PERCENT <= figure < 100:
         raise click.BadParameter(
             f"{text} is no accuracy between 0 and 1; for {text} %, write {figure / 100:.6g}."
         )
@@ -124,6 +125,7 @@ def confirm(
     from search.confirm.companion import look_ahead, open_round, settle_verdict
     from search.confirm.plan import ConfirmWish
     from search.confirm.standing import read_standing
+    from search.confirm.words import numbers_lines
     from storage.url import check_storage
 
     check_storage(storage)
@@ -146,6 +148,8 @@ def confirm(
         # Somebody may have deleted it just now.
         work, layout = prepared or _prepare(opened, current.plan, data, work, workers, output)
         assignment = make_assignment(storage, current.name, data, minutes, layout.threads, **work)
+        for line in numbers_lines(current.plan):
+            say(f"  {line}")
         left = standing.total - standing.ended
         stop, failures = train_here(companion, assignment, layout.workers, left)
         code = INTERRUPTED if stop.requests else 1 if failures else 0

@@ -73,7 +73,8 @@ def train_here(
     from search.views import open_view
 
     failures: list[WorkerFailed] = []
-    with open_view(make_console(stderr=True), left, best) as view:
+    # Of a companion's trials none is the best: who sees one could stop when it looks good.
+    with open_view(make_console(stderr=True), left, best, ranks=opened.confirms is None) as view:
 
         def tell(event: Any) -> None:
             if isinstance(event, WorkerFailed):

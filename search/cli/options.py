@@ -185,6 +185,10 @@ workers_option = click.option(
 )
 
 
+LEAST_PERCENT: Final = 10
+"""From here on, a number that should be a share is taken for percent: chance alone gives 10 %."""
+
+
 def _check_minutes(minutes: float | None) -> float | None:
     # NaN passes every range.
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
@@ -195,7 +199,7 @@ def _check_minutes(minutes: float | None) -> float | None:
 def _check_target(target: float | None) -> float | None:
     if target is None or 0 < target < 1:
         return target
-    instead = f"; write {target / 100:.10g}" if 1 < target < 100 else ", such as 0.7737"
+    instead = f"; write {target / 100:.10g}" if LEAST_PERCENT <= target < 100 else ", such as 0.7737"
     raise click.BadParameter(f"{target} is no validation accuracy between 0 and 1{instead}.")
 
 

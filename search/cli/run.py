@@ -163,6 +163,7 @@ def _finish_run(opened: "OpenStudy", output: Path, given: Mapping[str, object]) 
     if best is not None:
         steps.append(("fetch the best model", "best --output m.h5", where))
         steps.append(("score it again", f"evaluate {shlex.quote(str(model))}", {"--data": given["--data"]}))
+        steps.append(("better, or lucky?", "confirm", {**given, "--output": output}))
     steps.append(("search on", "run --minutes 30", {**given, "--output": output}))
     click.echo("\nNext:")
     for purpose, command, options in steps:

@@ -144,8 +144,8 @@ def _status_parts(opened: "OpenStudy") -> "list[RenderableType]":
         trials_table(trials),
         "",
         workers,
-        *_best_lines(trials),
-        *milestones,
+        # Of a companion, the best seed is what a confirmation guards against.
+        *([] if opened.confirms else [*_best_lines(trials), *milestones]),
         *status_lines(opened),
     ]
 
@@ -179,7 +179,7 @@ def best(storage: str, study: str, output: Path | None, as_json: bool) -> None:
         }
         click.echo(json.dumps(values, indent=2))
         return
-    show(best_report(trials), confirmation.text)
+    show(best_report(trials, advises=False), confirmation.text)
     if output is not None:
         click.echo(f"wrote {output}")
 

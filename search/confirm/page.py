@@ -60,7 +60,7 @@ def draw_round(report: RoundReport) -> dict[str, Any]:
     data = [*_seed_lines(report), *_points(report)]
     has_differences = verdict is not None and plan.reference is not None
     if verdict is not None:
-        means = [*verdict.decision.means, verdict.decision.reference][: len(names)]
+        means = [report.mean(index) for index in range(len(names))]
         data.append(_intervals("mean, 95 % interval", means, "", "%{y:.2f} %", MEAN_PLACE))
     if verdict is not None and has_differences:
         data.append(_intervals("minus the article's", verdict.decision.differences, "2", "%{y:+.2f} points"))
@@ -194,16 +194,13 @@ def _paragraph(lines: Sequence[str]) -> str:
 
 def _table(report: RoundReport) -> str:
     """A row for each recipe: mean, interval, difference, interval, and each seed's accuracy."""
-    plan, verdict = report.plan, report.round.verdict
+    plan = report.plan
     head = ["recipe", "in the search", "mean", "95 % interval", "minus the article's", "95 % interval"]
     head += [f"seed {seed}" for seed in plan.seeds]
     rows = []
     for index in range(len(plan.recipes())):
         is_candidate = index < len(plan.candidates)
-        mean, difference = None, None
-        if verdict is not None:
-            mean = (*verdict.decision.means, verdict.decision.reference)[index]
-            difference = verdict.decision.differences[index] if is_candidate else None
+        mean, difference = report.mean(index), report.difference(index)
         cells = [
             recipe_name(plan, index),
             f"{100 * plan.candidates[index].value:.2f} %" if is_candidate else "",

@@ -35,6 +35,18 @@ class RoundReport:
         """The round's."""
         return self.round.plan
 
+    def mean(self, index: int) -> Interval | None:
+        """The mean of a recipe of the plan over its seeds; None before the verdict, too."""
+        verdict = self.round.verdict
+        return None if verdict is None else (*verdict.decision.means, verdict.decision.reference)[index]
+
+    def difference(self, index: int) -> Difference | None:
+        """How much better a recipe of the plan is than the article's; None of that itself."""
+        verdict = self.round.verdict
+        if verdict is None or index >= len(self.plan.candidates):
+            return None
+        return verdict.decision.differences[index]
+
     @property
     def is_won(self) -> bool:
         """Whether there is a winner that the test set does not speak against."""

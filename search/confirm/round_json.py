@@ -15,10 +15,6 @@ def report_json(report: RoundReport, files: Sequence[str] = ()) -> dict[str, Any
     recipes = []
     for index, recipe in enumerate(plan.recipes()):
         candidate = plan.candidates[index] if index < len(plan.candidates) else None
-        means = () if verdict is None else (*verdict.decision.means, verdict.decision.reference)
-        difference = None
-        if verdict is not None and candidate is not None:
-            difference = verdict.decision.differences[index]
         recipes.append(
             {
                 "trial": None if candidate is None else candidate.trial,
@@ -26,8 +22,8 @@ def report_json(report: RoundReport, files: Sequence[str] = ()) -> dict[str, Any
                 "words": recipe_text(recipe),
                 "search_value": None if candidate is None else candidate.value,
                 "runs": [asdict(outcome) for outcome in report.standing.outcomes[index]],
-                "mean": _interval_json(means[index] if means else None),
-                "difference": _interval_json(difference),
+                "mean": _interval_json(report.mean(index)),
+                "difference": _interval_json(report.difference(index)),
             }
         )
     winner, chosen, figure = report.round.winner, report.round.chosen, report.round.figure

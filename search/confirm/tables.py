@@ -43,11 +43,7 @@ def means_table(report: RoundReport) -> Table:
             f"{100 * plan.candidates[index].value:.2f}" if is_candidate else "",
             f"{100 * sum(known) / len(known):.2f}" if known else "-",
         ]
-        mean, difference = None, None
-        if verdict is not None:
-            means = (*verdict.decision.means, verdict.decision.reference)
-            mean = means[index]
-            difference = verdict.decision.differences[index] if is_candidate else None
+        mean, difference = report.mean(index), report.difference(index)
         cells.append("-" if mean is None else f"{100 * mean.low:.2f} to {100 * mean.high:.2f}")
         if plan.reference is not None:
             cells.append("" if difference is None else f"{100 * difference.mean:+.2f}")

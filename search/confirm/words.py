@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from search.confirm.plan import ConfirmPlan
 from search.confirm.report import (
     REFERENCE,
     RoundReport,
@@ -19,13 +20,24 @@ def plan_lines(report: RoundReport) -> list[str]:
     candidates = len(plan.candidates)
     of = f"of the best {candidates}" if candidates > 1 else "of the best"
     if candidates < plan.top:
-        of += f" (asked for {plan.top}, no others differ)"
+        of += f" ({plan.top} were asked for; the study has no other recipes)"
     lines = [
         f"study {plan.study!r}, round {plan.round}: the recipes {of} of {plan.complete} complete trials on "
         f"{len(plan.seeds)} fresh seeds, in study {report.round.name!r}"
     ]
     for index, recipe in enumerate(plan.recipes()):
         lines.append(f"  {recipe_name(plan, index)}: {recipe_text(recipe)}")
+    return lines
+
+
+def numbers_lines(plan: ConfirmPlan) -> list[str]:
+    """Which trials of the companion train which recipe: views know a trial by its number there."""
+    lines = []
+    for index in range(len(plan.recipes())):
+        numbers = [str(plan.run_of(index, at)) for at in range(len(plan.seeds))]
+        shown = ", ".join(numbers if len(numbers) < 5 else [*numbers[:3], "...", numbers[-1]])
+        of = f"{recipe_name(plan, index)} of the search" if index < len(plan.candidates) else REFERENCE
+        lines.append(f"its trials {shown}: {of}")
     return lines
 
 
