@@ -11,6 +11,7 @@ from test_storage_shared import Office, Worker, stranger
 import storage.leases
 from storage.companions import COMPANION_KEY, IDENTITY_KEY, OpenCompanion
 from storage.database import Database
+from storage.errors import LeaseLost
 
 
 @pytest.fixture
@@ -71,6 +72,31 @@ def test_a_companion_is_open_until_its_last_trial_has_ended(office: Office) -> N
     assert worker.database.open_companions(worker.study) == [OpenCompanion("c", "identity of c", 1)]
     database, _ = office.open()
     optuna.load_study(study_name="c", storage=database.storage).ask()
+    assert worker.database.open_companions(worker.study) == []
+
+
+def test_a_study_can_be_given_up(office: Office) -> None:
+    """What waits and runs fails with the reason, once; workers lose it; what has ended stays as it is."""
+    worker = office.hire()
+    companion = add_companion(worker.database, "c", trials=3)
+    mine = serve(worker, companion)
+    _, first = mine.take()
+    _, second = mine.take()
+    first.finish(TrialState.COMPLETE, 0.5)
+    own, _ = worker.take()
+
+    leases = worker.database.leases(companion, 5)
+
+    assert (leases.end_open("given up"), leases.end_open("other")) == (2, 0)
+    with pytest.raises(LeaseLost):
+        second.hand_back(None, {})
+    states = [(one.state, one.user_attrs.get("failure")) for one in companion.trials]
+    assert states == [
+        (TrialState.COMPLETE, None),
+        (TrialState.FAIL, "given up"),
+        (TrialState.FAIL, "given up"),
+    ]
+    assert worker.leases.renew(worker.identity, 600.0) == {own._trial_id}
     assert worker.database.open_companions(worker.study) == []
 
 
