@@ -389,6 +389,9 @@ def test_a_round_can_be_abandoned(any_database: Database) -> None:
     claimed.let_go()
     assert status_lines(opened) == ["confirm, round 1 ('sample-confirm'): abandoned after 4 of 27 trials"]
     assert abandon_round(opened) == given_up
+    # Another process was at it, and sees that all trials have ended.
+    with pytest.raises(ConfirmError, match="round 1 of confirming 'sample' was abandoned"):
+        settle_verdict(companion, first.plan, read_standing(companion, first.plan))
 
     second, _, begun = open_round(opened, ConfirmWish(), again=False)
     assert (begun, second.plan.round, len(second.plan.seeds)) == (True, 2, 5)

@@ -162,11 +162,17 @@ def settle_verdict(companion: OpenStudy, plan: ConfirmPlan, standing: Standing) 
         standing: Of which all trials have ended.
 
     Raises:
-        ConfirmError: What its trials classified rightly cannot be read, or the companion was deleted.
+        ConfirmError: What its trials classified rightly cannot be read, or the round was abandoned or its
+            companion deleted meanwhile.
     """
     with telling_of_deletion(companion):
-        former = companion.study.user_attrs.get(VERDICT_KEY)
-    if former is not None:
+        attrs = companion.study.user_attrs
+    if attrs.get(ABANDONED_KEY) is not None:
+        # Somebody did so while this process trained; that its trials failed is no recipe's doing.
+        raise ConfirmError(
+            f"round {plan.round} of confirming {plan.study!r} was abandoned; the same command begins another"
+        )
+    if (former := attrs.get(VERDICT_KEY)) is not None:
         return Verdict.from_dict(former)
     decision = decide(plan, standing, lambda: read_hits(companion, standing))
     made = Verdict(decision, now(), socket.gethostname())
