@@ -65,9 +65,11 @@ class Simulated:
 
     def train(self, recipes: NDArray[np.int_], better: float = 0.0) -> NDArray[np.bool_]:
         """Each of them on one seed more: bool (recipes, images). The first is `better` by so many points."""
-        more = np.zeros(len(recipes))
-        more[0] = better * POINT
-        return self._chance.random((len(recipes), SCORED), np.float32) < self._shares[recipes] + more[:, None]
+        shares = self._shares[recipes]
+        # Of each image the same part of its errors goes: a lift would be cut off where there are few.
+        errors = 1 - shares[0]
+        shares[0] += better * POINT * errors / errors.mean()
+        return self._chance.random((len(recipes), SCORED), np.float32) < shares
 
     def decide(self, plan: ConfirmPlan, better: float = 0.0) -> Decision:
         """What a round of it comes to."""

@@ -19,7 +19,7 @@ SEEDS: Final = 5
 LEAST_SEEDS: Final = 2
 """One seed has no spread."""
 MOST_RUNS: Final = 500
-"""Trials that are enqueued, one after another, while others wait for their set-ups: 2 s with SQLite, measured;
+"""Trials that are enqueued, one after another, while others wait for their set-ups: 2 s in SQLite (measured);
 at 11 statements each a minute with a database 10 ms away, half of what others wait at most."""
 FORMAT: Final = 1
 """Version of the stored plan; another version's is refused."""
