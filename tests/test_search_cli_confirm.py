@@ -21,7 +21,8 @@ from test_search_cli import assert_refused
 from test_search_fleet import Search
 
 from search.assignment import Assignment
-from search.confirm.companion import open_round, read_rounds
+from search.confirm.companion import open_round
+from search.confirm.ledger import read_rounds
 from search.confirm.opening import OpeningRecord
 from search.confirm.plan import ConfirmWish
 from search.confirm.round import TEST_KEY
@@ -527,13 +528,17 @@ def test_the_record_is_shown_where_files_cannot_be_written(
     assert json.loads(confirm("--output", "blocked", "--json").out)["files"] == ["blocked/confirm.html"]
 
 
-def test_an_earlier_rounds_model_is_named(confirm: Cli) -> None:
-    """Beside a round without a winner it would pass for one's."""
+def test_an_earlier_rounds_model_is_named(confirm: Cli, fleet: Fleet) -> None:
+    """Beside a round without a winner it would pass for one's, and so while there is no verdict."""
     Path("winner.h5").write_bytes(b"old")
+    fleet.most = 2
+    early = confirm("--seeds", 2)
+    fleet.most = 1000
 
     ended = confirm("--seeds", 2)
 
-    assert "winner.h5 is of an earlier round: this one has no winner" in ended.err
+    assert "winner.h5 is not of this round, which has no winner yet\n" in early.err
+    assert "winner.h5 is not of this round, which has no winner\n" in ended.err
     assert Path("winner.h5").read_bytes() == b"old"
 
 

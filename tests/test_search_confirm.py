@@ -11,14 +11,9 @@ from confirmed import BETTER, alike, enqueue, finish_trials, one_better, searche
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
-from search.confirm.companion import (
-    abandon_round,
-    keep_first,
-    look_ahead,
-    open_round,
-    read_rounds,
-    settle_verdict,
-)
+from search.confirm.companion import look_ahead, open_round
+from search.confirm.ending import abandon_round, settle_verdict
+from search.confirm.ledger import keep_first, read_rounds
 from search.confirm.lookup import find_confirmation, rounds_json, status_lines
 from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
@@ -282,7 +277,7 @@ def test_a_verdict_is_kept(database: Database) -> None:
     companion = open_study(database, current.name)
     again = settle_verdict(companion, current.plan, read_standing(companion, current.plan))
     assert again == verdict
-    kept = keep_first(companion, VERDICT_KEY, lambda former: former or {})
+    kept = keep_first(companion, current.plan, VERDICT_KEY, lambda former: former or {})
     assert Verdict.from_dict(kept) == verdict
 
 
@@ -447,7 +442,7 @@ def test_a_deleted_companion_leaves_a_trace(database: Database) -> None:
     keep_test(opened, 0.1)
     companion = open_study(database, "sample-confirm")
     former = companion.study.user_attrs[TEST_KEY]
-    keep_first(companion, TEST_KEY, lambda _: {**former, "images": 9_999})
+    keep_first(companion, read_rounds(opened)[0].plan, TEST_KEY, lambda _: {**former, "images": 9_999})
     (before,) = read_rounds(opened)
     optuna.delete_study(study_name="sample-confirm", storage=database.storage)
 
@@ -485,15 +480,13 @@ def test_round_numbers_do_not_come_again(database: Database) -> None:
 def test_looking_ahead_writes_nothing(database: Database) -> None:
     """It says what would be begun, gone on with or shown, and refuses what would be refused."""
     opened = searched(database, [0.5, 0.6, 0.7])
-    step = look_ahead(opened, SMALL, again=False)
-    assert (step.begins, step.trains, len(step.plan.runs())) == (True, True, 9)
+    plan, trains = look_ahead(opened, SMALL, again=False)
+    assert (len(plan.runs()), trains) == (9, True)
     assert len(database.storage.get_all_studies()) == 1
-    open_round(opened, SMALL, again=False)
-    step = look_ahead(opened, SMALL, again=False)
-    assert (step.begins, step.trains) == (False, True)
+    current, _, _ = open_round(opened, SMALL, again=False)
+    assert look_ahead(opened, SMALL, again=False) == (current.plan, True)
     run_round(opened, alike)
-    step = look_ahead(opened, SMALL, again=False)
-    assert (step.begins, step.trains) == (False, False)
+    assert look_ahead(opened, SMALL, again=False) == (current.plan, False)
     with pytest.raises(ConfirmError, match="nothing has changed"):
         look_ahead(opened, SMALL, again=True)
 
@@ -538,7 +531,7 @@ def test_a_companion_that_was_deleted_is_begun_anew(database: Database) -> None:
     with pytest.raises(ConfirmError, match="is no more"):
         read_standing(companion, current.plan)
     with pytest.raises(ConfirmError, match="is no more"):
-        keep_first(companion, VERDICT_KEY, lambda _: {})
+        keep_first(companion, current.plan, VERDICT_KEY, lambda _: {})
     with pytest.raises(ConfirmError, match="is no more"):
         settle_verdict(companion, current.plan, Standing(()))
     with pytest.raises(ConfirmError, match="is no more"):
@@ -547,18 +540,41 @@ def test_a_companion_that_was_deleted_is_begun_anew(database: Database) -> None:
     assert open_round(opened, SMALL, again=False)[2]
 
 
-def test_another_study_of_the_same_id_is_left_alone(database: Database) -> None:
+@pytest.mark.parametrize("name", ["other", "sample-confirm"])
+def test_another_study_of_the_same_id_is_left_alone(database: Database, name: str) -> None:
     """SQLite gives a deleted study's id again: what was to be kept of the old one is not kept of the new."""
     opened = searched(database, [0.5, 0.6])
     current, companion, _ = open_round(opened, SMALL, again=False)
     study_id = companion.study._study_id
     optuna.delete_study(study_name=current.name, storage=database.storage)
-    other = optuna.create_study(storage=database.storage, study_name="other", direction="maximize")
+    other = optuna.create_study(storage=database.storage, study_name=name, direction="maximize")
     assert other._study_id == study_id
+    if name == current.name:
+        # As if the study, too, had been deleted and made again.
+        other.set_user_attr(PLAN_KEY, dataclasses.replace(current.plan, identity="another").to_dict())
+    before = other.user_attrs
 
     with pytest.raises(ConfirmError, match="'sample-confirm' is no more"):
-        keep_first(companion, VERDICT_KEY, lambda _: {"format": 2})
-    assert other.user_attrs == {}
+        keep_first(companion, current.plan, VERDICT_KEY, lambda _: {"format": 2})
+    assert other.user_attrs == before
+
+
+def test_a_name_that_comes_again_hides_no_round(database: Database) -> None:
+    """The second round's name was taken; when that one is deleted, the third has what stood for it."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    run_round(opened, alike)
+    open_or_create_study(database, "sample-confirm-2", Wishes())
+    run_round(opened, alike, ConfirmWish(2, 4), again=True)
+    optuna.delete_study(study_name="sample-confirm-3", storage=database.storage)
+
+    third, _, _ = open_round(opened, ConfirmWish(2, 5), again=False)
+
+    assert third.name == "sample-confirm-3"
+    assert [(one.plan.round, one.name, one.is_deleted) for one in read_rounds(opened)] == [
+        (1, "sample-confirm", False),
+        (2, "sample-confirm-3", True),
+        (3, "sample-confirm-3", False),
+    ]
 
 
 def test_status_survives_a_companion_that_goes_between_two_looks(
@@ -580,7 +596,7 @@ def test_a_round_has_a_bound(database: Database) -> None:
 
     with pytest.raises(ConfirmError, match=r"--top 6 with --seeds 72 is 504 trainings, .* 500 at most"):
         look_ahead(opened, ConfirmWish(6, 72), again=False)
-    assert len(look_ahead(opened, ConfirmWish(6, 71), again=False).plan.runs()) == 497
+    assert len(look_ahead(opened, ConfirmWish(6, 71), again=False)[0].runs()) == 497
 
 
 def test_a_companion_is_no_search(database: Database) -> None:

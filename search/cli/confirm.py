@@ -122,7 +122,8 @@ def confirm(
     recorded, and asked again, the command shows the record. Workers that are busy with the study help. Ctrl-C
     hands back what runs; the same command goes on.
     """
-    from search.confirm.companion import look_ahead, open_round, settle_verdict
+    from search.confirm.companion import look_ahead, open_round
+    from search.confirm.ending import settle_verdict
     from search.confirm.plan import ConfirmWish
     from search.confirm.standing import read_standing
     from search.confirm.words import numbers_lines
@@ -137,8 +138,8 @@ def confirm(
     if abandon:
         _abandon(opened, as_json=as_json)
         return 0
-    step = look_ahead(opened, wish, again=again)
-    prepared = _prepare(opened, step.plan, data, work, workers, output) if step.trains else None
+    plan, trains = look_ahead(opened, wish, again=again)
+    prepared = _prepare(opened, plan, data, work, workers, output) if trains else None
     current, companion, begun = open_round(opened, wish, again=again)
     does = "Beginning" if begun else "Going on with"
     say(f"{does} round {current.plan.round} of confirming {study!r}: {current.name!r}")
@@ -158,7 +159,7 @@ def confirm(
         verdict = settle_verdict(companion, current.plan, standing)
         if verdict.winner is not None:
             _open_test_set(companion, current, verdict.winner, data)
-    report = _read_report(opened, companion, current.name)
+    report = _read_report(opened, companion, current)
     files, errors = _write_files(companion, report, output)
     if as_json:
         from search.confirm.round_json import report_json
@@ -171,7 +172,8 @@ def confirm(
         for path, what in files.items():
             click.echo(f"wrote {path}{what}")
     if report.median_trial is None and (output / MODEL).exists():
-        say(f"{output / MODEL} is of an earlier round: this one has no winner")
+        yet = " yet" if report.round.verdict is None else ""
+        say(f"{output / MODEL} is not of this round, which has no winner{yet}")
     for error in errors:
         complain(error)
     if report.round.verdict is None:
@@ -184,7 +186,7 @@ def confirm(
 
 def _abandon(opened: "OpenStudy", *, as_json: bool) -> None:
     """Give the last round up."""
-    from search.confirm.companion import abandon_round
+    from search.confirm.ending import abandon_round
     from search.confirm.lookup import rounds_json
 
     given_up = abandon_round(opened)
@@ -246,21 +248,21 @@ def _open_test_set(companion: "OpenStudy", current: "Round", winner: int, data: 
     )
 
 
-def _read_report(opened: "OpenStudy", companion: "OpenStudy", name: str) -> "RoundReport":
+def _read_report(opened: "OpenStudy", companion: "OpenStudy", current: "Round") -> "RoundReport":
     """The round as it is now."""
-    from search.confirm.companion import read_rounds
+    from search.confirm.ledger import read_rounds
     from search.confirm.lookup import outcome_text
     from search.confirm.report import RoundReport
     from search.confirm.standing import gone, read_standing
 
     rounds = read_rounds(opened)
-    at = next((index for index, one in enumerate(rounds) if one.name == name), None)
-    if at is None or rounds[at].is_deleted:
-        raise gone(name)
-    before = rounds[:at]
+    now = next((one for one in rounds if one.plan == current.plan and not one.is_deleted), None)
+    if now is None:
+        raise gone(current.name)
+    before = [one for one in rounds if one.plan.round < now.plan.round]
     opening = 1 + sum(one.test is not None for one in before)
     told = tuple(f"round {one.plan.round}: {outcome_text(one)}" for one in before)
-    return RoundReport(rounds[at], read_standing(companion, rounds[at].plan), opening, told)
+    return RoundReport(now, read_standing(companion, now.plan), opening, told)
 
 
 def _write_files(

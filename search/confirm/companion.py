@@ -1,4 +1,4 @@
-"""A round of a confirmation as a companion study: made whole or completed later, found again, written to.
+"""A round of a confirmation as a companion study: made whole or completed later, found again.
 
 All that a round is stands in attributes of its companion: the plan (first of all), the verdict, the record of
 the test set. Its trials are enqueued with their recipes, as trial 0 of a search is, and it is marked as the
@@ -6,23 +6,19 @@ study's companion when all of them are there; from then on the study's workers f
 """
 
 import dataclasses
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
 from uuid import uuid4
 
 import optuna
 
-from search.confirm.ledger import note_round, read_ledger
+from search.confirm.ending import end_trials
+from search.confirm.ledger import note_round, read_rounds
 from search.confirm.plan import ConfirmPlan, ConfirmWish, check_asks_anew, make_plan
-from search.confirm.round import ABANDONED_KEY, VERDICT_KEY, Abandonment, Round, read_round
-from search.confirm.standing import Standing, gone, read_hits, read_standing, telling_of_deletion
-from search.confirm.verdict import Verdict, decide
+from search.confirm.round import Round
+from search.confirm.standing import read_standing
 from search.errors import ConfirmError, StudyError
 from search.space import params_of
 from search.study import (
-    MAX_RETRIES,
     PLAN_KEY,
     SETTINGS_KEY,
     OpenStudy,
@@ -32,63 +28,25 @@ from search.study import (
     set_up_study,
 )
 from search.study_note import companion_note_attrs
-from search.summary import RECIPE_KEY, count_ended, summarise_trials
+from search.summary import RECIPE_KEY, summarise_trials
 from storage.companions import COMPANION_KEY, IDENTITY_KEY
 from storage.database import Database
 
 
-@dataclasses.dataclass(frozen=True)
-class NextStep:
-    """What `open_round` would do.
-
-    Attributes:
-        plan: The round's that it would begin or go on with.
-        begins: Whether it would begin it.
-        trains: Whether any of its trials has still to end.
-    """
-
-    plan: ConfirmPlan
-    begins: bool
-    trains: bool
-
-
-def read_rounds(opened: OpenStudy) -> list[Round]:
-    """The rounds of a study, the first one first, those included whose companion was deleted.
-
-    Raises:
-        ConfirmError: What is kept of one cannot be read.
-    """
-    database, study_id = opened.database, opened.study._study_id
-    identity = database.storage.get_study_system_attrs(study_id).get(IDENTITY_KEY)
-    if identity is None:
-        return []
-    living = {
-        study.study_name: read_round(
-            study.study_name, study.user_attrs, is_whole=COMPANION_KEY in study.system_attrs
-        )
-        for study in database.storage.get_all_studies()
-        if _identity_of(study.user_attrs) == identity
-    }
-    deleted = [
-        read_round(name, copy, is_deleted=True)
-        for name, copy in read_ledger(database, study_id).items()
-        if name not in living
-    ]
-    return sorted([*living.values(), *deleted], key=lambda one: one.plan.round)
-
-
-def look_ahead(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> NextStep:
+def look_ahead(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[ConfirmPlan, bool]:
     """What `open_round` would do if nobody else does anything meanwhile; nothing is written.
+
+    Returns:
+        The plan of the round that it would begin or go on with, and whether a trial of it is still to end.
 
     Raises:
         ConfirmError: As there.
     """
     opened.check_is_search()
     plan, last = _decide(opened, wish, again, read_rounds(opened), identity="")
-    if last is None:
-        return NextStep(plan, begins=True, trains=True)
-    is_over = last.is_whole and read_standing(open_study(opened.database, last.name), plan).is_over
-    return NextStep(plan, begins=False, trains=not is_over)
+    if last is None or not last.is_whole:
+        return plan, True
+    return plan, not read_standing(open_study(opened.database, last.name), plan).is_over
 
 
 def open_round(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[Round, OpenStudy, bool]:
@@ -115,107 +73,13 @@ def open_round(opened: OpenStudy, wish: ConfirmWish, *, again: bool) -> tuple[Ro
         for one in rounds:
             if one.abandoned is not None and not one.is_deleted:
                 # Who abandoned it may have died before this.
-                _end_trials(database, one.name)
+                end_trials(database, one.name)
         plan, last = _decide(opened, wish, again, rounds, _identity(opened))
         name, is_whole = (_claim_name(database, plan), False) if last is None else (last.name, last.is_whole)
         if not is_whole:
             _complete(database, name, plan, opened.settings)
-        (current,) = (one for one in read_rounds(opened) if one.name == name)
+        (current,) = (one for one in read_rounds(opened) if one.plan.round == plan.round)
         return current, open_study(database, name), last is None
-
-
-def abandon_round(opened: OpenStudy) -> Round:
-    """Give up the last round: its trials that wait or run fail, and it stays on record.
-
-    Raises:
-        ConfirmError: There is none, or it is over.
-    """
-    opened.check_is_search()
-    database, name = opened.database, opened.study.study_name
-    with database.exclusive():
-        rounds = [one for one in read_rounds(opened) if not one.is_deleted]
-        last = rounds[-1] if rounds else None
-        if last is None or last.verdict is not None:
-            what = "no round" if last is None else f"no open round: round {last.plan.round} has its verdict"
-            raise ConfirmError(f"study {name!r} has {what}; there is nothing to abandon")
-        trials = summarise_trials(optuna.load_study(storage=database.storage, study_name=last.name))
-        ended = count_ended(trials)
-        if last.abandoned is None:
-            if ended == len(last.plan.runs()):
-                raise ConfirmError(
-                    f"all {ended} trials of {last.name!r} have ended: `cnn-search confirm` has the verdict"
-                )
-            made = Abandonment(now(), socket.gethostname(), ended)
-            # Before its trials fail: whoever looks in between must not take that for the recipes' doing.
-            _keep(database, last.name, ABANDONED_KEY, dataclasses.asdict(made))
-        _end_trials(database, last.name)
-        (abandoned,) = (one for one in read_rounds(opened) if one.name == last.name)
-        return abandoned
-
-
-def settle_verdict(companion: OpenStudy, plan: ConfirmPlan, standing: Standing) -> Verdict:
-    """The round's verdict: the one that is kept, else it is decided and kept now.
-
-    Args:
-        companion: The round's.
-        plan: Its plan.
-        standing: Of which all trials have ended.
-
-    Raises:
-        ConfirmError: What its trials classified rightly cannot be read, or the round was abandoned or its
-            companion deleted meanwhile.
-    """
-    with telling_of_deletion(companion):
-        attrs = companion.study.user_attrs
-    if attrs.get(ABANDONED_KEY) is not None:
-        # Somebody did so while this process trained; that its trials failed is no recipe's doing.
-        raise ConfirmError(
-            f"round {plan.round} of confirming {plan.study!r} was abandoned; the same command begins another"
-        )
-    if (former := attrs.get(VERDICT_KEY)) is not None:
-        return Verdict.from_dict(former)
-    decision = decide(plan, standing, lambda: read_hits(companion, standing))
-    made = Verdict(decision, now(), socket.gethostname())
-    kept = keep_first(companion, VERDICT_KEY, lambda former: former or made.to_dict())
-    return Verdict.from_dict(kept)
-
-
-def keep_first(
-    companion: OpenStudy, key: str, change: Callable[[Mapping[str, Any] | None], Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """Change what a companion keeps under `key`, one process at a time; what is there afterwards.
-
-    Args:
-        companion: The study.
-        key: Of its user attribute.
-        change: Gives what is to be there for what is there now, None for nothing.
-
-    Raises:
-        ConfirmError: The companion was deleted meanwhile.
-    """
-    database, study = companion.database, companion.study
-    with database.exclusive():
-        try:
-            # SQLite gives a deleted study's id to the next one.
-            if database.storage.get_study_name_from_id(study._study_id) != study.study_name:
-                raise KeyError(study.study_name)
-            former = study.user_attrs.get(key)
-            value = change(former)
-            if value != former:
-                _keep(database, study.study_name, key, value)
-        except KeyError as error:
-            raise gone(study.study_name) from error
-    return value
-
-
-def now() -> str:
-    """The time as records have it: UTC, ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _identity_of(user_attrs: Mapping[str, Any]) -> Any:
-    plan = user_attrs.get(PLAN_KEY)
-    return plan.get("identity") if isinstance(plan, dict) else None
 
 
 def _identity(opened: OpenStudy) -> str:
@@ -226,18 +90,6 @@ def _identity(opened: OpenStudy) -> str:
         identity = uuid4().hex
         storage.set_study_system_attr(study_id, IDENTITY_KEY, identity)
     return str(identity)
-
-
-def _keep(database: Database, name: str, key: str, value: Mapping[str, Any]) -> None:
-    """Set a user attribute of the companion `name`, the study's copy of it first."""
-    study = optuna.load_study(storage=database.storage, study_name=name)
-    note_round(database, name, {**study.user_attrs, key: value})
-    study.set_user_attr(key, value)
-
-
-def _end_trials(database: Database, name: str) -> None:
-    study = optuna.load_study(storage=database.storage, study_name=name)
-    database.leases(study, MAX_RETRIES).end_open("abandoned with its round")
 
 
 def _decide(

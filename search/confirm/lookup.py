@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search.confirm.companion import read_rounds
+from search.confirm.ledger import read_rounds
 from search.confirm.plan import Candidate, without_seed
 from search.confirm.report import difference_text
 from search.confirm.round import Round

@@ -14,9 +14,7 @@ from search.study import PLAN_KEY
 VERDICT_KEY: Final = "confirm_verdict"
 """Study user attribute of a companion: a `Verdict`."""
 TEST_KEY: Final = "confirm_test"
-"""Study user attribute of a companion: a `OpeningRecord`; none as long as the test set is closed."""
-
-
+"""Study user attribute of a companion: an `OpeningRecord`; none as long as the test set is closed."""
 ABANDONED_KEY: Final = "confirm_abandoned"
 """Study user attribute of a companion: an `Abandonment`; none as long as it goes on."""
 
@@ -122,7 +120,7 @@ def read_round(
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfirmError(
-            f"study {name!r} holds a confirmation that cannot be read: {reason}; delete that study, or use "
-            "the version that made it"
-        ) from error
+        what, way = f"study {name!r} holds a confirmation", "delete that study, or use"
+        if is_deleted:
+            what, way = f"of study {name!r}, which was deleted, a record is left", "use"
+        raise ConfirmError(f"{what} that cannot be read: {reason}; {way} the version that made it") from error

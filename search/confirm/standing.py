@@ -111,7 +111,8 @@ def read_hits(opened: OpenStudy, standing: Standing) -> tuple[tuple[Hits | None,
         except (ValueError, KeyError, TypeError) as error:
             raise ConfirmError(
                 f"study {name!r}: which images trial {outcome.trial} classified rightly cannot be read "
-                f"({type(error).__name__}: {error}): an older version trained it, or it was changed"
+                f"({type(error).__name__}: {error}): an older version trained it, or it was changed; delete "
+                "that study, and the same command begins anew"
             ) from error
 
     return tuple(tuple(map(read, outcomes)) for outcomes in standing.outcomes)

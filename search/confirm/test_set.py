@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search.confirm.companion import keep_first, now
+from search.confirm.ledger import keep_first, now
 from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan
 from search.confirm.round import TEST_KEY
@@ -58,7 +58,7 @@ def open_test_set(
             return before.to_dict()
         return OpeningRecord((*before.attempts, Attempt(now(), socket.gethostname()))).to_dict()
 
-    record = _read(keep_first(companion, TEST_KEY, intend))
+    record = _read(keep_first(companion, plan, TEST_KEY, intend))
     if record.is_scored:
         return record
     evaluator = Evaluator(DeviceSplit.of(data.test))
@@ -91,7 +91,7 @@ def open_test_set(
             return kept.to_dict()
         return OpeningRecord(kept.attempts, len(data.test), of_winner, of_reference, difference).to_dict()
 
-    return _read(keep_first(companion, TEST_KEY, conclude))
+    return _read(keep_first(companion, plan, TEST_KEY, conclude))
 
 
 def _read(kept: Mapping[str, Any] | None) -> OpeningRecord:
