@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from optuna.study import Study
 
 from search.confirm.plan import ConfirmPlan
+from search.confirm.report import trained_name
 from search.errors import StudyError
 from search.events import Event, Notice, TrialEnded, TrialStarted
 from search.published_progress import PublishedProgress
 from search.recipe_words import describe_optimizer
 from search.strategy import attach_strategy
 from search.study import PLAN_KEY, OpenStudy, open_study
-
-ARTICLES: Final = "the article's recipe"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +90,7 @@ def _names_of(opened: OpenStudy) -> Callable[[int], str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         # Of another version; its trials are trained all the same.
         return lambda _: "?"
-
-    def name(number: int) -> str:
-        index = number % len(plan.recipes())
-        if index == len(plan.candidates):
-            return ARTICLES
-        return f"trial {plan.candidates[index].trial} of the search"
-
-    return name
+    return lambda number: trained_name(plan, plan.recipe_of(number))
 
 
 def _telling_notices(

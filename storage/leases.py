@@ -200,25 +200,23 @@ class Leases:
         Returns:
             How many they were.
         """
+        here = LEASES.c.study_id == self._study_id
+        held = sqlalchemy.select(LEASES.c.trial_id).where(here).with_for_update()
+        is_open = TRIALS.c.state.in_([TrialState.WAITING, TrialState.RUNNING])
+        query = sqlalchemy.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self._study_id, is_open)
 
-        def end(connection: sqlalchemy.Connection) -> int:
-            here = LEASES.c.study_id == self._study_id
-            # Leases before trials, in the order that workers take them.
-            connection.execute(sqlalchemy.select(LEASES.c.trial_id).where(here).with_for_update()).all()
-            is_open = TRIALS.c.state.in_([TrialState.WAITING, TrialState.RUNNING])
-            query = sqlalchemy.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self._study_id, is_open)
-            trial_ids = list(connection.scalars(query.with_for_update()))
-            for trial_id in trial_ids:
-                set_attrs(connection, USER_ATTRS, trial_id, {FAILURE_KEY: reason})
-                end_trial(connection, trial_id, TrialState.FAIL)
-            connection.execute(sqlalchemy.delete(LEASES).where(here))
-            return len(trial_ids)
-
-        def transaction() -> int:
+        def end() -> int:
             with self._engine.begin() as connection:
-                return end(connection)
+                # Leases before trials, in the order that workers take them.
+                connection.execute(held).all()
+                trial_ids = list(connection.scalars(query.with_for_update()))
+                for trial_id in trial_ids:
+                    set_attrs(connection, USER_ATTRS, trial_id, {FAILURE_KEY: reason})
+                    end_trial(connection, trial_id, TrialState.FAIL)
+                connection.execute(sqlalchemy.delete(LEASES).where(here))
+                return len(trial_ids)
 
-        return self._retries.run(transaction)
+        return self._retries.run(end)
 
     def read_clock(self) -> float:
         """Now by the database's clock, in seconds since the epoch; tries once."""

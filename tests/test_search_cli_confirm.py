@@ -380,7 +380,7 @@ def test_a_recipe_that_diverges_is_told(confirm: Cli, fleet: Fleet) -> None:
     assert re.search(
         r"^trial 2: seed \d+ diverged \(left the numbers in epoch 2\): it cannot win", ended.out, re.M
     )
-    assert "No winner beyond noise." in ended.out
+    assert "No winner: what is beyond noise lacks a seed." in ended.out
     # Ten points better on the two other seeds.
     assert (
         "The 95 % interval of trial 2 lies above 0, but a recipe that lacks a seed cannot win." in ended.out
@@ -467,7 +467,7 @@ def test_a_mistaken_round_is_left_with_abandon(confirm: Cli, cli: Cli, fleet: Fl
     fleet.most, fleet.result = 2, Stop(requests=1)
     begun = confirm("--seeds", 50)
     assert "\n  its trials 1, 4, 7, ..., 148: trial 1 of the search\n" in begun.err
-    assert "\n  its trials 2, 5, 8, ..., 149: the article's\n" in begun.err
+    assert "\n  its trials 2, 5, 8, ..., 149: the article's recipe\n" in begun.err
     assert "3 recipes on 50 seeds: 150 trainings of up to 3 epochs" in begun.err
 
     given_up = cli("confirm", "--abandon")

@@ -55,6 +55,7 @@ def test_the_best_recipes_are_planned_seed_by_seed(database: Database) -> None:
     assert [run.seed for run in runs] == [seed for seed in plan.seeds for _ in range(3)]
     assert [run.dropout_block1 for run in runs] == [0.1, 0.15, 0.3] * 3
     assert runs[plan.run_of(1, 2)] == dataclasses.replace(plan.candidates[1].recipe, seed=plan.seeds[2])
+    assert plan.recipe_of(plan.run_of(1, 2)) == 1
     assert ConfirmPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
@@ -107,7 +108,7 @@ def test_a_study_without_candidates_has_nothing_to_confirm(database: Database) -
     opened = searched(database, [0.9])
 
     with pytest.raises(
-        ConfirmError, match=r"no complete trial besides the article's recipe.*run` searches on"
+        ConfirmError, match=r"no complete trial besides the article's recipe.*\(1 trial\).*run` searches on"
     ):
         open_round(opened, SMALL, again=False)
     assert read_rounds(opened) == []
@@ -302,6 +303,9 @@ def test_a_recipe_that_lacks_a_seed_cannot_win(database: Database, outcome: str)
     standing = read_standing(open_study(database, current.name), current.plan)
     assert [one.state for one in standing.lacking(0)] == [outcome]
     assert standing.lacking(1) == []
+    assert status_lines(opened)[0].endswith(
+        ": no winner: what is beyond noise lacks a seed; the test set stays closed"
+    )
 
 
 def test_a_further_round_follows_a_search_that_went_on(database: Database) -> None:
@@ -688,12 +692,12 @@ def test_best_names_all_rounds_that_compared_the_recipe(database: Database) -> N
 
     assert (found.companion, found.round) == ("sample-confirm-2", 2)
     assert "on 4 fresh seeds (round 2, 'sample-confirm-2')" in found.text
-    assert found.text.endswith(" Round 1 of it: no winner.")
+    assert found.text.endswith(" Round 1 of it: no winner beyond noise.")
     assert [dataclasses.asdict(one) for one in found.others] == [
-        {"round": 1, "companion": "sample-confirm", "outcome": "no winner"}
+        {"round": 1, "companion": "sample-confirm", "outcome": "no winner beyond noise"}
     ]
     loser = find_confirmation(opened, summarise_trials(opened.study)[1])
-    assert loser.text.endswith("the winner is trial 2. Round 1 of it: no winner.")
+    assert loser.text.endswith("the winner is trial 2. Round 1 of it: no winner beyond noise.")
 
 
 def test_the_yardstick_needs_no_confirmation(database: Database) -> None:

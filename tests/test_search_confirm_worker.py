@@ -15,7 +15,7 @@ from search.confirm.plan import ConfirmWish
 from search.confirm.standing import read_hits, read_standing
 from search.events import EpochEnded, Event, Notice, StepsDone, TrialEnded, TrialStarted
 from search.hits import HITS_KEY
-from search.study import OpenStudy, open_study
+from search.study import PLAN_KEY, OpenStudy, open_study
 from search.summary import RECIPE_KEY
 from storage.database import Database, open_database
 from storage.process import own_identity
@@ -196,6 +196,17 @@ def test_at_its_total_a_worker_stays_for_what_others_may_hand_back(
     assert log.of(TrialStarted) == []
     assert states(companion) == ["PRUNED"] * 4
     other.close()
+
+
+def test_a_plan_of_another_version_hinders_no_worker(study: OpenStudy, train_nothing: list[Recipe]) -> None:
+    """Nobody can tell which trial of the search is trained again; it is, all the same."""
+    _, companion, _ = open_round(study, WISH, again=False)
+    companion.study.set_user_attr(PLAN_KEY, {**companion.study.user_attrs[PLAN_KEY], "format": 2})
+
+    log = work(study, 2)
+
+    assert len(train_nothing) == 4
+    assert notices(log)[0].startswith("sample-confirm: trial 0 (?) started: ")
 
 
 def test_a_dead_helpers_trial_is_taken_up_by_the_next_worker(

@@ -5,7 +5,7 @@ from typing import Any
 
 from search.confirm.ledger import read_rounds
 from search.confirm.plan import Candidate, without_seed
-from search.confirm.report import difference_text
+from search.confirm.report import difference_text, no_winner_text
 from search.confirm.round import Round
 from search.errors import ConfirmError, StudyError
 from search.study import OpenStudy, open_study
@@ -115,6 +115,7 @@ def rounds_json(opened: OpenStudy) -> dict[str, Any]:
             "is_deleted": one.is_deleted,
             "is_tested": one.test is not None,
             "winner": None if one.winner is None else one.winner.trial,
+            "is_upheld": one.is_upheld,
         }
         for one in rounds
     ]
@@ -132,7 +133,7 @@ def _past(one: Round, index: int) -> str:
     if one.verdict is None:
         return _void(one) if one.is_void else "no verdict yet"
     if one.chosen is None:
-        return "no winner"
+        return no_winner_text(one)
     if one.verdict.winner != index:
         return _other(one.chosen, one)
     if one.figure is not None:
@@ -161,9 +162,7 @@ def _of_round(one: Round, index: int) -> Confirmation:
     if one.verdict is None:
         return Confirmation(None, one.name, f"Not confirmed yet: it is trained {on}.")
     if one.chosen is None or one.verdict.winner != index:
-        other = "no winner" if one.chosen is None else _other(one.chosen, one)
-        if any(one.verdict.decision.differences) and one.chosen is None:
-            other = "no winner beyond noise"
+        other = no_winner_text(one) if one.chosen is None else _other(one.chosen, one)
         return Confirmation(False, one.name, f"Not confirmed {on}: {other}.")
     if one.plan.reference is None:
         figure = one.figure
@@ -206,7 +205,7 @@ def outcome_text(one: Round) -> str:
     if one.verdict is None:
         return _void(one) if one.is_void else "no verdict yet"
     if one.chosen is None:
-        return "no winner beyond noise; the test set stays closed"
+        return f"{no_winner_text(one)}; the test set stays closed"
     name = f"trial {one.chosen.trial}"
     if (figure := one.figure) is not None:
         told = f"beyond noise of {100 * figure.figure:.2f} %"

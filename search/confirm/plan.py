@@ -92,6 +92,10 @@ class ConfirmPlan:
         """The number of the trial that trains `recipes()[recipe]` on `seeds[seed]`."""
         return seed * len(self.recipes()) + recipe
 
+    def recipe_of(self, run: int) -> int:
+        """The index among `recipes()` of what the trial `run` trains."""
+        return run % len(self.recipes())
+
     def differences(self, wish: ConfirmWish) -> list[str]:
         """Where a wish contradicts the plan, one line each."""
         pairs = (

@@ -67,6 +67,24 @@ def recipe_name(plan: ConfirmPlan, index: int) -> str:
     return f"trial {plan.candidates[index].trial}" if index < len(plan.candidates) else REFERENCE
 
 
+def trained_name(plan: ConfirmPlan, index: int) -> str:
+    """A recipe of the plan beside trials of the companion, which have numbers of their own."""
+    name = recipe_name(plan, index)
+    return f"{name} of the search" if index < len(plan.candidates) else f"{name} recipe"
+
+
+def no_winner_text(one: Round) -> str:
+    """Why a round chose no recipe, in a few words; of a round that has a verdict."""
+    differences = () if one.verdict is None else one.verdict.decision.differences
+    if one.plan.reference is None:
+        return "no winner: each recipe lacks a seed"
+    if not any(differences):
+        return "no winner: there is nothing to compare"
+    if any(difference is not None and difference.low > 0 for difference in differences):
+        return "no winner: what is beyond noise lacks a seed"
+    return "no winner beyond noise"
+
+
 def recipe_text(recipe: Recipe) -> str:
     """A recipe in words, without its seed."""
     words = f"{describe_optimizer(recipe)}, dropout {describe_dropouts(recipe)}, {recipe.epochs} epochs"

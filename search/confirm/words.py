@@ -7,9 +7,11 @@ from search.confirm.report import (
     REFERENCE,
     RoundReport,
     difference_text,
+    no_winner_text,
     points_text,
     recipe_name,
     recipe_text,
+    trained_name,
 )
 from search.confirm.statistics import FigureComparison
 
@@ -36,8 +38,7 @@ def numbers_lines(plan: ConfirmPlan) -> list[str]:
     for index in range(len(plan.recipes())):
         numbers = [str(plan.run_of(index, at)) for at in range(len(plan.seeds))]
         shown = ", ".join(numbers if len(numbers) < 5 else [*numbers[:3], "...", numbers[-1]])
-        of = f"{recipe_name(plan, index)} of the search" if index < len(plan.candidates) else REFERENCE
-        lines.append(f"its trials {shown}: {of}")
+        lines.append(f"its trials {shown}: {trained_name(plan, index)}")
     return lines
 
 
@@ -79,7 +80,7 @@ def _against_figure(report: RoundReport) -> str:
     """Who has the highest mean, and what the test set makes of it."""
     chosen, figure = report.round.chosen, report.round.figure
     if chosen is None:
-        return "No winner: each recipe lacks a seed."
+        return _sentence(no_winner_text(report.round))
     if figure is None:
         return f"Trial {chosen.trial} has the highest mean on validation; the test set was not scored yet."
     told = f"{100 * figure.figure:.2f} %"
@@ -90,22 +91,19 @@ def _against_figure(report: RoundReport) -> str:
 
 def _without_winner(report: RoundReport, together: str) -> list[str]:
     """Why no recipe won against the article's."""
-    decision = None if report.round.verdict is None else report.round.verdict.decision
-    differences = () if decision is None else decision.differences
+    first = _sentence(no_winner_text(report.round))
+    differences = [report.difference(index) for index in range(len(report.plan.candidates))]
     if not any(differences):
-        return [
-            "No winner: there is nothing to compare.",
-            "No recipe has two seeds in common with the article's on which both left a model.",
-        ]
+        return [first, "No recipe has two seeds in common with the article's on which both left a model."]
     above = [index for index, one in enumerate(differences) if one is not None and one.low > 0]
     if above:
         names = ", ".join(recipe_name(report.plan, index) for index in above)
         return [
-            "No winner beyond noise.",
+            first,
             f"The 95 % interval of {names} lies above 0, but a recipe that lacks a seed cannot win.",
         ]
     return [
-        "No winner beyond noise.",
+        first,
         "No recipe is better than the article's by more than other seeds and other images would change:",
         f"no 95 % interval of a mean difference{together and together + ','} lies above 0.",
     ]
@@ -157,7 +155,7 @@ def _barred_lines(report: RoundReport) -> list[str]:
         )
         lines.append(f"{recipe_name(plan, index)}: {told}: {means}.")
     everything = [one for index in range(len(plan.recipes())) for one in report.standing.lacking(index)]
-    if any(one.state == "failed" for one in everything):
+    if report.round.verdict is not None and any(one.state == "failed" for one in everything):
         lines.append("A trial that failed tells nothing of its recipe: --again begins a further round.")
     return lines
 
@@ -173,6 +171,10 @@ def _figure_lines(figure: FigureComparison, images: int) -> list[str]:
         f"  (it covers other seeds, {100 * figure.of_seeds:.2f} points either way, and the test set's size, "
         f"{images:,} images, {100 * figure.of_images:.2f})",
     ]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _tested(accuracies: Sequence[float]) -> str:
