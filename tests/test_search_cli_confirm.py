@@ -582,7 +582,7 @@ def test_a_companion_is_no_study_to_search(confirm: Cli, cli: Cli, command: str)
 def test_a_model_that_is_gone_or_damaged_is_told(
     confirm: Cli, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its digest, before anything is scored or written; the verdict stays."""
+    """By its digest, before anything is scored or written; the verdict is shown, and stays."""
     fleet.outcome = one_better
 
     def damaging(opened: OpenStudy, *arguments: Any) -> Stop:
@@ -595,8 +595,13 @@ def test_a_model_that_is_gone_or_damaged_is_told(
     monkeypatch.setattr("search.fleet.run_fleet", damaging)
     ended = confirm("--seeds", 2)
 
-    assert (ended.code, ended.out) == (1, "")
-    assert "is damaged: 5 bytes" in ended.err
+    assert ended.code == 1
+    assert "The winner is trial 2." in ended.out
+    assert "The test set was not scored yet" in ended.out
+    assert "wrote confirm.html" in ended.out
+    told = [line for line in ended.err.split("\n") if "is damaged: 5 bytes" in line]
+    assert told
+    assert len(set(told)) == len(told)
     assert not Path("winner.h5").exists()
     (current,) = with_study(read_rounds)
     assert current.winner is not None

@@ -127,6 +127,7 @@ def confirm(
     from search.confirm.plan import ConfirmWish
     from search.confirm.standing import read_standing
     from search.confirm.words import numbers_lines
+    from storage.errors import StorageError
     from storage.url import check_storage
 
     check_storage(storage)
@@ -155,12 +156,19 @@ def confirm(
         stop, failures = train_here(companion, assignment, layout.workers, left)
         code = INTERRUPTED if stop.requests else 1 if failures else 0
         standing = read_standing(companion, current.plan)
+    errors: list[str] = []
     if standing.is_over:
         verdict = settle_verdict(companion, current.plan, standing)
         if verdict.winner is not None:
-            _open_test_set(companion, current, verdict.winner, data)
+            try:
+                _open_test_set(companion, current, verdict.winner, data)
+            except StorageError as error:
+                # A model that is gone for good is no reason to hide the verdict.
+                errors.append(str(error))
     report = _read_report(opened, companion, current)
-    files, errors = _write_files(companion, report, output)
+    files, unwritten = _write_files(companion, report, output)
+    # A model that cannot be scored cannot be written either.
+    errors = list(dict.fromkeys([*errors, *unwritten]))
     if as_json:
         from search.confirm.round_json import report_json
 
@@ -174,8 +182,8 @@ def confirm(
     if report.median_trial is None and (output / MODEL).exists():
         yet = " yet" if report.round.verdict is None else ""
         say(f"{output / MODEL} is not of this round, which has no winner{yet}")
-    for error in errors:
-        complain(error)
+    for line in errors:
+        complain(line)
     if report.round.verdict is None:
         given = {"--storage": storage, "--study": study, "--data": data, "--output": output}
         say(f"{program_name()} confirm{format_options(given)} goes on")
