@@ -88,7 +88,7 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
         ("best", "storage study output json debug"),
         (
             "confirm",
-            "storage study data top seeds against again minutes precision lease checkpoint-seconds"
+            "storage study data top seeds against again abandon minutes precision lease checkpoint-seconds"
             " checkpoint-epochs device allow-cpu workers-per-gpu locks workers output json debug",
         ),
         ("plot", "storage study output debug"),
