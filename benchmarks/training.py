@@ -169,14 +169,14 @@ def measure_starts() -> dict[str, float]:
             seconds.append(time.perf_counter() - began)
 
     def start(worker: "Worker") -> None:
-        ask = worker._study.ask
+        ask = worker._served.study.ask
 
         def timed_ask() -> "Trial":
             nonlocal began
             began = time.perf_counter()
             return ask()
 
-        worker._study.ask = timed_ask
+        worker._served.study.ask = timed_ask
 
     # Each step is told.
     run_worker(optimizers, note, start, train_samples=10 * BATCH, steps_per_call=1)
@@ -204,6 +204,7 @@ def run_worker(
     start_tensorflow()
     import optuna
 
+    from search.single_runner import SingleRunner
     from search.study import Wishes, open_or_create_study
     from search.worker import Worker
     from storage.database import open_database
@@ -223,7 +224,8 @@ def run_worker(
         for optimizer in rest:
             opened.study.enqueue_trial({"optimizer": optimizer})
         database.limit_trials(opened.study, 1 + len(rest))
-        worker = Worker(opened, load(), emit, precision=choose_precision())
+        runner = SingleRunner(load(), opened.settings.train_samples, choose_precision())
+        worker = Worker(opened, runner, emit)
         on_start(worker)
         worker.run()
         database.close()
@@ -260,7 +262,7 @@ def measure_fit() -> dict[str, float]:
 def measure_many() -> dict[str, float]:
     """Resident memory over 200 trials of all optimizers on little data, stored and scored."""
     start_tensorflow()
-    from search.worker import TRIALS_OF_KERNELS
+    from search.single_runner import TRIALS_OF_KERNELS
     from trainer.data import load
     from trainer.evaluation import Evaluator
     from trainer.model import forget_models

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from search.device import DeviceWish, take_device
+from search.engines import EngineWish, choose_engines
 from search.events import Event, Notice
 from search.policy import LEASE_SECONDS, CheckpointPolicy
+from search.runners import build_runner
 from search.study import open_study
 from storage.database import open_database
 from storage.process import own_identity
@@ -34,6 +36,7 @@ class Assignment:
         lease_seconds: How long the worker may be silent before others take its trials.
         policy: When a running trial's state is stored.
         device: What to train on.
+        engine: What to train with.
         digests: What the data must hash to; tests bring those of their small data.
     """
 
@@ -46,6 +49,7 @@ class Assignment:
     lease_seconds: float = LEASE_SECONDS
     policy: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     device: DeviceWish = field(default_factory=lambda: DeviceWish("cpu"))
+    engine: EngineWish = field(default_factory=EngineWish)
     digests: Digests = OFFICIAL
 
 
@@ -69,35 +73,39 @@ def carry_out(
         StorageError: The database cannot be used, or was away for too long.
         GpuError: It was to train on a GPU, and cannot have one that works.
         SearchError: There is no such study, or trial after trial fails.
-        TrainerError: The data cannot be had.
+        EngineError: What is to train is not installed.
+        TrainerError: The data cannot be had, or the device has no room.
     """
     with _logs_as_notices(emit):
-        from search.runtime import start_tensorflow
+        from search.runtime import start_jax, start_tensorflow
 
-        # A process's GPUs are settled once and for all when TensorFlow starts.
-        device = take_device(assignment.device, assignment.precision, emit, must_stop)
-        if device is None:
-            return
-        start_tensorflow(assignment.threads, device.visible)
-        from search.worker import Worker
-        from trainer.data import load
-        from trainer.precision import choose_precision
-
-        data = load(assignment.data, digests=assignment.digests)
         database = open_database(
             assignment.storage, create=False, patience_seconds=PATIENCE_SECONDS, must_hurry=must_stop
         )
+        opened = open_study(database, assignment.study)
+        engines = choose_engines(assignment.engine, opened.settings.space)
+        # A process's GPUs are settled once and for all when TensorFlow starts.
+        device = take_device(assignment.device, assignment.precision, emit, must_stop, engines)
+        if device is None:
+            database.close()
+            return
+        start_tensorflow(assignment.threads, device.visible, hides_gpu=device.engine == "packed")
+        if device.engine == "packed":
+            start_jax(device.visible)
+        from search.worker import Worker
+        from trainer.data import load
+
+        data = load(assignment.data, digests=assignment.digests)
         worker = Worker(
-            open_study(database, assignment.study),
-            data,
+            opened,
+            build_runner(opened, data, device, assignment.engine, assignment.precision, emit),
             emit,
-            precision=choose_precision(assignment.precision),
-            jit_compile=device.jit_compile,
             identity=own_identity(None if device.gpu is None else str(device.gpu)),
             must_stop=must_stop,
             time_is_up=lambda: assignment.ends_at is not None and time.time() >= assignment.ends_at,
             lease_seconds=assignment.lease_seconds,
             policy=assignment.policy,
+            engine=device.engine,
         )
         on_ready()
         worker.run()

@@ -45,3 +45,11 @@ class GpuError(SearchError):
 
 class GpuUnusedError(GpuError):
     """There is no GPU for this process, or not with this TensorFlow: nothing is broken."""
+
+
+class EngineError(SearchError):
+    """What is to train is not installed."""
+
+
+class PackFailed(SearchError):
+    """The program that trained several trials failed: nobody knows which of them is to blame, if any."""

@@ -8,11 +8,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from search.errors import GpuError
 from search.events import Event, Notice
 from search.gpus import Gpu
+
+if TYPE_CHECKING:
+    from trainer.cifar10 import Split
+    from trainer.recipe import Recipe
 
 TRY_SECONDS: Final = 2400.0
 """How long a try may take: TensorFlow announces half an hour for a GPU newer than itself, whose kernels the
@@ -20,6 +24,7 @@ driver compiles at their first use and keeps (CUDA_CACHE_PATH)."""
 SILENT_SECONDS: Final = 20.0
 """After so long it is said what is waited for."""
 REASON_LENGTH: Final = 300
+NOT_FINITE: Final = "its losses or weights are no finite numbers"
 TELLING: Final = re.compile(r"error|fail|cannot|could not|unable|invalid", re.IGNORECASE)
 """What a line of a log has that tells a reason."""
 PREFIX: Final = re.compile(r"^[-\d:. IWEF]*\S+\.cc:\d+\] ")
@@ -30,8 +35,11 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 # What TensorFlow warns of is the reason of what fails then.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"
-from search.gpu_probe import train_a_little
-train_a_little(sys.argv[1], sys.argv[2], jit_compile=sys.argv[3] == "xla")
+from search import gpu_probe
+if sys.argv[3] == "packs":
+    gpu_probe.train_a_little_pack(sys.argv[1], sys.argv[2])
+else:
+    gpu_probe.train_a_little(sys.argv[1], sys.argv[2], jit_compile=sys.argv[3] == "xla")
 """
 
 
@@ -69,6 +77,24 @@ def try_gpu(
     return False
 
 
+def try_packs(gpu: Gpu, precision: str, emit: Callable[[Event], None], must_stop: Callable[[], bool]) -> bool:
+    """Train two small batches of two trials in one program on `gpu`; arguments as `try_gpu` has them.
+
+    Returns:
+        Whether it works; False when told to stop.
+
+    Raises:
+        GpuError: It does not work.
+    """
+    try:
+        reason = _try(gpu, precision, "packs", emit, must_stop)
+    except _Stopped:
+        return False
+    if reason:
+        raise GpuError(f"{gpu} does not work with JAX: {reason}")
+    return True
+
+
 def train_a_little(uuid: str, precision: str, *, jit_compile: bool) -> None:
     """Train one epoch of two batches, of 64 images and of one, on that GPU: the whole process of a try.
 
@@ -84,24 +110,59 @@ def train_a_little(uuid: str, precision: str, *, jit_compile: bool) -> None:
 
     try:
         start_tensorflow(1, uuid)
-        import numpy as np
-
-        from trainer.cifar10 import Split
         from trainer.precision import choose_precision
-        from trainer.recipe import Recipe
         from trainer.training import Trainer
 
-        recipe = Recipe(epochs=1)
-        draw = np.random.default_rng(0)
-        images = draw.integers(0, 256, (recipe.batch_size + 1, 32, 32, 3), np.uint8)
-        split = Split(images, draw.integers(0, 10, len(images), np.uint8))
+        recipe, split = _draw_little()
         trainer = Trainer(split, split.first(10), choose_precision(precision), jit_compile=jit_compile)
         result = trainer.train(recipe)
     # Whatever it is, it is the answer; and the traceback of a compiler is long.
     except Exception as error:  # noqa: BLE001
         raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
     if result.status != "finished":
-        raise SystemExit("its losses or weights are no finite numbers")
+        raise SystemExit(NOT_FINITE)
+
+
+def train_a_little_pack(uuid: str, precision: str) -> None:
+    """Train one such epoch of two trials in a pack: the whole process of a try.
+
+    Args:
+        uuid: The GPU's.
+        precision: As `trainer.packed.device.choose_pack_precision` takes it.
+
+    Raises:
+        SystemExit: It does not work; the message is the reason in one line.
+    """
+    from search.runtime import start_jax
+
+    try:
+        start_jax(uuid)
+        from trainer.packed.device import PackData, choose_pack_precision
+        from trainer.packed.pack import Pack, PackKey
+
+        recipe, split = _draw_little()
+        data = PackData.of(split, split.first(10))
+        pack = Pack(PackKey.of(recipe), 2, data, choose_pack_precision(precision))
+        for slot in range(pack.slots):
+            pack.load(slot, pack.begin(recipe))
+        epochs = pack.run_epoch()
+    # As above.
+    except Exception as error:  # noqa: BLE001
+        raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+    if not all(epoch.is_finite for epoch in epochs.values()):
+        raise SystemExit(NOT_FINITE)
+
+
+def _draw_little() -> "tuple[Recipe, Split]":
+    """The article's recipe for an epoch, and a batch and an image of noise to train on."""
+    import numpy as np
+
+    from trainer.cifar10 import Split
+    from trainer.recipe import Recipe
+
+    recipe, draw = Recipe(epochs=1), np.random.default_rng(0)
+    images = draw.integers(0, 256, (recipe.batch_size + 1, 32, 32, 3), np.uint8)
+    return recipe, Split(images, draw.integers(0, 10, len(images), np.uint8))
 
 
 def _try(

@@ -119,12 +119,34 @@ def read_visible_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def start_tensorflow(threads: int | None = None, gpu: str | None = None) -> None:
+def start_jax(gpu: str) -> None:
+    """Import JAX; call before any module that imports it.
+
+    Args:
+        gpu: UUID of the only GPU to use, or `NO_GPU`.
+
+    Raises:
+        GpuError: JAX does not see that GPU.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # Otherwise JAX takes three quarters of the GPU's memory, and a second worker finds none.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ["JAX_PLATFORMS"] = "cpu" if gpu == NO_GPU else "cuda"
+    from trainer.packed.device import find_devices
+
+    try:
+        find_devices()
+    except RuntimeError as error:
+        raise GpuError(f"JAX does not see the GPU {gpu}: {error}") from error
+
+
+def start_tensorflow(threads: int | None = None, gpu: str | None = None, *, hides_gpu: bool = False) -> None:
     """Import TensorFlow and Keras; call before any module that imports them.
 
     Args:
         threads: How many threads an operation may use; None for one for each core.
         gpu: UUID of the only GPU to use, or `NO_GPU`; None for those of CUDA_VISIBLE_DEVICES.
+        hides_gpu: Whether the GPU is for others in this process, and TensorFlow uses the CPU.
 
     Raises:
         GpuError: TensorFlow does not see that GPU; what it logs about it is on stderr.
@@ -144,8 +166,10 @@ def start_tensorflow(threads: int | None = None, gpu: str | None = None) -> None
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        devices = tf.config.list_physical_devices("GPU")
-        if gpu not in (None, NO_GPU) and not devices:
+        if hides_gpu:
+            tf.config.set_visible_devices([], "GPU")
+        devices = tf.config.get_visible_devices("GPU")
+        if not hides_gpu and gpu not in (None, NO_GPU) and not devices:
             raise GpuError(f"TensorFlow {tf.__version__} does not see the GPU {gpu}")
         for device in devices:
             # Otherwise TensorFlow takes all the memory there is, and a second worker finds none.

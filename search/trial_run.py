@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from optuna.trial import Trial, TrialState
 
+from search.errors import PackFailed
 from search.events import TrialEnded
 from search.hits import HITS_KEY, pack_hits
 from search.policy import CheckpointPolicy
@@ -34,15 +35,16 @@ from trainer.figures import draw_confusion, draw_curves
 from trainer.model import forget_models
 from trainer.model_file import model_from_bytes
 from trainer.recipe import Recipe
-from trainer.state import EpochResult, StateError, TrainingState, history_to_csv
+from trainer.state import EngineKind, EpochResult, StateError, TrainingState, history_to_csv
 from trainer.training import TrainingResult
 
 FAILURE_LENGTH: Final = 500
 """Longest reason kept on a trial, in characters; TensorFlow's can fill pages."""
 TRACEBACK_LENGTH: Final = 4000
 """The end of a traceback that is kept, in characters."""
-PASSING: Final = (OutOfMemoryError, MemoryError, OSError)
-"""Failures that another try may not meet: memory that others fill, a connection that broke, a full disk."""
+PASSING: Final = (OutOfMemoryError, MemoryError, OSError, PackFailed)
+"""Failures that another try may not meet: memory that others fill, a connection that broke, a full disk, a
+program that trained others too."""
 LOG: Final = logging.getLogger(__name__)
 
 
@@ -55,13 +57,13 @@ class TrialRun:
         trial: Trial,
         identity: Identity,
         policy: CheckpointPolicy,
+        engine: EngineKind = "tensorflow",
     ) -> None:
-        """The run of `trial`, which the worker `identity` has just asked for."""
+        """The run of `trial`, which the worker `identity` has just asked for, in that engine."""
         self.taken_at = time.monotonic()
         self._opened, self._trial, self._policy = opened, trial, policy
         self._claimed = opened.database.claimed(opened.artifacts, trial._trial_id)
-        self._worker = {"host": identity.host, "pid": identity.pid, "gpu": identity.gpu}
-        self._state: TrainingState | None = None
+        self._worker = {"host": identity.host, "pid": identity.pid, "gpu": identity.gpu, "engine": engine}
         self._stored_at, self._stored_epoch = time.monotonic(), 0
         # Optuna has just read the trial.
         self._reported = set(trial._cached_frozen_trial.intermediate_values)
@@ -86,13 +88,14 @@ class TrialRun:
 
     def read_state(self) -> TrainingState | None:
         """Where the trial goes on from, None where it begins, or begins anew: its checkpoint is damaged."""
+        state = None
         try:
             content = self._claimed.read_checkpoint()
-            self._state = None if content is None else TrainingState.from_bytes(content)
+            state = None if content is None else TrainingState.from_bytes(content)
         except (DamagedFileError, StateError) as error:
             self.begin_anew(error)
-        self._stored_epoch = 0 if self._state is None else self._state.epoch
-        return self._state
+        self._stored_epoch = 0 if state is None else state.epoch
+        return state
 
     def begin_anew(self, reason: Exception) -> None:
         """Forget the checkpoint, which is of no use for that reason.
@@ -100,22 +103,26 @@ class TrialRun:
         Epochs can be trained again; a trial that fails is lost, through no fault of its own.
         """
         LOG.warning("trial %d begins anew: %s", self._trial.number, reason)
-        self._state, self._stored_epoch = None, 0
+        self._stored_epoch = 0
 
-    def report(self, result: EpochResult, state: TrainingState) -> bool:
+    def report(self, result: EpochResult, save: Callable[[], TrainingState]) -> bool:
         """Report an epoch's validation accuracy; one that an earlier run reported stays as it is.
+
+        Args:
+            result: The epoch's figures.
+            save: Gives the state after it, where it is time to store it.
 
         Returns:
             Whether it was reported now.
         """
-        self._state = state
         if is_new := result.epoch not in self._reported:
             self._trial.report(result.validation_accuracy, result.epoch)
         policy = self._policy
-        epochs = state.epoch - self._stored_epoch
+        epochs = result.epoch - self._stored_epoch
         if time.monotonic() - self._stored_at >= policy.seconds or epochs >= (policy.epochs or epochs + 1):
-            self._claimed.save_checkpoint(state.to_bytes(), self._seconds(state))
-            self._stored_at, self._stored_epoch = time.monotonic(), state.epoch
+            state = save()
+            self._claimed.save_checkpoint(state.to_bytes(), _seconds(state.history))
+            self._stored_at, self._stored_epoch = time.monotonic(), result.epoch
         return is_new
 
     def finish(self, result: TrainingResult, evaluator: Evaluator, look: Callable[[], None]) -> None:
@@ -142,12 +149,12 @@ class TrialRun:
         elif result.status == "diverged":
             outcome = "diverged"
             attrs[DIVERGED_KEY] = result.diverged_epoch
-        history = () if self._state is None else self._state.history
-        if self._state is not None:
+        history = result.history
+        if history:
             table = history_to_csv(history).encode()
             files.append(NamedFile("history", f"trial-{number}-history.csv", "text/csv", table))
-            attrs.update(self._seconds(self._state))
-            attrs[PRECISION_KEY] = self._state.precision
+            attrs.update(_seconds(history))
+            attrs[PRECISION_KEY] = result.state.precision
         # What storing and scoring leave is room enough for drawing.
         forget_models()
         files += _draw_pictures(number, history, score, outcome)
@@ -171,12 +178,28 @@ class TrialRun:
         self._claimed.finish(TrialState.FAIL, None, attrs={**attrs, FAILURE_KEY: reason})
         return False
 
-    def hand_back(self) -> None:
-        """Keep the trial for whoever asks next, who goes on from its last full epoch."""
-        if self._state is None:
+    def hand_back(self, save: Callable[[], TrainingState] | None) -> None:
+        """Keep the trial for whoever asks next.
+
+        Args:
+            save: Gives the state to go on from; None leaves it at the checkpoint that there is, and so does
+                a state that cannot be had any more.
+        """
+        try:
+            state = None if save is None else save()
+        # It may be on a device that has failed.
+        except Exception as error:  # noqa: BLE001
+            LOG.warning(
+                "trial %d goes on from its last checkpoint: %s: %s",
+                self._trial.number,
+                type(error).__name__,
+                explain(error),
+            )
+            state = None
+        if state is None:
             self._claimed.hand_back(None, {})
         else:
-            self._claimed.hand_back(self._state.to_bytes(), self._seconds(self._state))
+            self._claimed.hand_back(state.to_bytes(), _seconds(state.history))
 
     def let_go(self) -> None:
         """Write nothing more: the trial is over for this worker, or another's."""
@@ -192,9 +215,10 @@ class TrialRun:
             best = None
         return TrialEnded(trial.number, trial.state, trial.value, trial.note, best)
 
-    def _seconds(self, state: TrainingState) -> dict[str, float]:
-        # Optuna's own times would count what the trial waited.
-        return {SECONDS_KEY: round(sum(epoch.seconds for epoch in state.history), 3)}
+
+def _seconds(history: Sequence[EpochResult]) -> dict[str, float]:
+    # Optuna's own times would count what the trial waited.
+    return {SECONDS_KEY: round(sum(epoch.seconds for epoch in history), 3)}
 
 
 def _draw_pictures(

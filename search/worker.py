@@ -5,92 +5,79 @@ Where a companion confirms the study's best recipes (`search.confirm`), its tria
 
 import contextlib
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from optuna.trial import Trial
 
 from search.errors import SearchError
-from search.events import EpochEnded, Event, StepsDone, TrialEnded, TrialStarted
+from search.events import Event
 from search.policy import LEASE_SECONDS, CheckpointPolicy
+from search.runner import Runner
+from search.running_trial import RunningTrial, Terms
 from search.served_study import Companions, ServedStudy
-from search.strategy import is_hopeless
 from search.study import OpenStudy
 from search.target_watch import TargetWatch
 from search.trial_run import TrialRun
-from storage.errors import LeaseLost, OutsideStoreError, StorageError, TrialLimitReached
+from storage.errors import OutsideStoreError, StorageError, TrialLimitReached
 from storage.keeper import LeaseKeeper
 from storage.outages import DATABASE_ERRORS, explain
 from storage.process import Identity, own_identity
-from trainer.cifar10 import Cifar10
-from trainer.evaluation import Evaluator
-from trainer.model import forget_models
-from trainer.precision import Precision
-from trainer.state import EpochResult, StateError, TrainingState
-from trainer.training import Trainer
+from trainer.state import EngineKind
 
 FAILURES_IN_A_ROW: Final = 3
 """A worker that fails this many trials one after another is broken itself, and ends."""
-TRIALS_OF_KERNELS: Final = 20
-"""Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
 REST_SECONDS: Final = 1.0
 """How often a worker without a trial looks for one, and how long it rests after a failure that may pass."""
 
 
-class Interrupted(Exception):
-    """The worker is to stop in the middle of a trial."""
-
-
 class Worker:
-    """Trains a study's trials in this process, one at a time."""
+    """Takes a study's trials, as many at a time as its runner has room for, until nothing is left to do."""
 
     def __init__(
         self,
         opened: OpenStudy,
-        data: Cifar10,
+        runner: Runner,
         emit: Callable[[Event], None],
         *,
-        precision: Precision = "float32",
-        jit_compile: bool = False,
         must_stop: Callable[[], bool] = lambda: False,
         time_is_up: Callable[[], bool] = lambda: False,
         identity: Identity | None = None,
         lease_seconds: float = LEASE_SECONDS,
         policy: CheckpointPolicy | None = None,
+        engine: EngineKind = "tensorflow",
     ) -> None:
         """A worker for `opened`.
 
         Args:
             opened: The study.
-            data: CIFAR-10, of which the test images are not touched.
+            runner: Trains.
             emit: Told what happens.
-            precision: What to train in. A value is that of the stored model, in float32, all the same.
-            jit_compile: Let XLA compile the training; for GPUs.
-            must_stop: Asked about once a second; when true, the running trial is handed back at once, to go
-                on from its last full epoch.
+            must_stop: Asked about once a second; when true, running trials are handed back at once, to go
+                on from their last full epoch.
             time_is_up: Asked after each epoch; when true, the running trial is handed back as it is.
             identity: Who this is to other workers; None for this process, on the CPU.
             lease_seconds: How long it may be silent before others take its trials.
             policy: When a running trial's state is stored; None for the default.
+            engine: The runner's, as trials tell it.
         """
-        self._opened = opened
+        self._opened, self._runner, self._engine = opened, runner, engine
         self._served = ServedStudy.of(opened, emit)
         self._companions = Companions(opened, emit)
         self._must_stop, self._time_is_up = must_stop, time_is_up
-        self._trainer = Trainer(
-            data.train.first(opened.settings.train_samples),
-            data.validation,
-            precision,
-            jit_compile=jit_compile,
-        )
-        self._evaluator = Evaluator(self._trainer.validation)
         self._identity = own_identity() if identity is None else identity
         self._leases, self._policy = opened.leases(), policy or CheckpointPolicy()
         self._target = TargetWatch(opened.database.target(opened.study))
-        self._trials = 0
+        self._failures: list[str] = []
         self._keeper = LeaseKeeper(
             self._leases, lease_seconds, self._identity, on_taken=lambda _: self._served.progress.note()
+        )
+        self._terms = Terms(
+            must_stop,
+            time_is_up,
+            self._target.is_reached,
+            self._keeper.has_lost,
+            after_epoch=self._served.progress.update,
         )
         opened.database.work_as(self._identity)
 
@@ -119,28 +106,66 @@ class Worker:
             raise StorageError(f"{self._opened.database.shown_url}: {explain(error)}") from error
 
     def _take_trials(self) -> None:
-        failures: list[str] = []
         self._served.sweep()
-        while not self._is_over():
-            self._opened.database.release_strays()
-            asked = self._ask()
-            if asked is None:
-                if self._is_done():
-                    for served in (self._served, *self._companions.served()):
-                        served.sweep()
-                    return
-                self._served.progress.update()
-                self._rest()
+        try:
+            while not self._is_over():
+                self._opened.database.release_strays()
+                while self._runner.has_room and self._admit():
+                    pass
+                if self._runner.is_idle:
+                    if self._is_done():
+                        for served in (self._served, *self._companions.served()):
+                            served.sweep()
+                        return
+                    self._served.progress.update()
+                    self._rest()
+                    continue
+                self._note_ends(self._runner.advance())
+                if self._failures and self._runner.is_idle:
+                    self._rest()
+        except DATABASE_ERRORS:
+            self._runner.drop()
+            raise
+        except OutsideStoreError:
+            self._note_ends(self._runner.close(saves=False), final=True)
+            raise
+        except BaseException:
+            self._note_ends(self._runner.close(), final=True)
+            raise
+        self._note_ends(self._runner.close(), final=True)
+
+    def _admit(self) -> bool:
+        """Give the runner the next trial; whether there is one."""
+        asked = self._ask()
+        if asked is None:
+            return False
+        served, trial = asked
+        run = TrialRun(served.opened, trial, self._identity, self._policy, self._engine)
+        self._runner.admit(RunningTrial(served, trial, run, self._terms, own=served is self._served))
+        return True
+
+    def _note_ends(self, ended: Sequence[RunningTrial], *, final: bool = False) -> None:
+        """Tell of trials that ended.
+
+        Raises:
+            SearchError: Several failed one after another, and it is not for the last time.
+        """
+        for one in ended:
+            assert one.end is not None
+            one.served.emit(one.end)
+            if one.end.state == "taken":
+                self._failures = []
                 continue
-            failure = self._run_trial(*asked)
-            failures = [*failures, failure] if failure else []
-            if len(failures) >= FAILURES_IN_A_ROW:
-                raise SearchError(
-                    f"{len(failures)} trials failed one after another, the last with {failures[-1]}; "
-                    "mend that before starting the worker again"
-                )
-            if failure:
-                self._rest()
+            self._failures = [*self._failures, one.failure] if one.failure else []
+            self._target.note()
+            one.served.progress.note()
+        if ended and not final:
+            self._served.progress.update()
+        if len(self._failures) >= FAILURES_IN_A_ROW and not final:
+            raise SearchError(
+                f"{len(self._failures)} trials failed one after another, the last with {self._failures[-1]}; "
+                "mend that before starting the worker again"
+            )
 
     def _ask(self) -> tuple[ServedStudy, Trial] | None:
         """The next trial and its study, a companion's that waits or one of its own; None for none now."""
@@ -159,76 +184,6 @@ class Worker:
             return False
         # With the target reached, what waits is for a search with another one.
         return self._target.is_reached() or self._leases.count_open() == 0
-
-    def _run_trial(self, served: ServedStudy, trial: Trial) -> str:
-        """Run one trial to its end here; what it failed with, else empty."""
-        opened = served.opened
-        run = TrialRun(opened, trial, self._identity, self._policy)
-        failure = ""
-        try:
-            try:
-                self._train(served, trial, run)
-            except Interrupted:
-                run.hand_back()
-            except (LeaseLost, *DATABASE_ERRORS):
-                raise
-            except OutsideStoreError:
-                # The trial is not to blame, and where its files cannot be kept no other one fares better.
-                opened.database.claimed(opened.artifacts, run.trial_id).hand_back(None, {})
-                if not self._must_stop():
-                    raise
-            # Whatever a trial meets is recorded on it, and must not end those that would come after it.
-            except Exception as error:  # noqa: BLE001
-                failure = f"{type(error).__name__}: {explain(error)}"
-                run.fail(error)
-        except LeaseLost:
-            served.emit(TrialEnded(trial.number, "taken", None, "another worker has it", None))
-            return ""
-        finally:
-            run.let_go()
-            self._trials += 1
-            forget_models(kernels=self._trials % TRIALS_OF_KERNELS == 0)
-        served.emit(run.ended())
-        self._target.note()
-        served.progress.note()
-        self._served.progress.update()
-        return failure
-
-    def _train(self, served: ServedStudy, trial: Trial, run: TrialRun) -> None:
-        recipe = run.settle_recipe()
-        state = run.read_state()
-        served.emit(TrialStarted(trial.number, recipe, 1 if state is None else state.epoch + 1))
-
-        def on_steps(epoch: int, done: int, total: int) -> None:
-            served.emit(StepsDone(trial.number, epoch, done, total))
-            look()
-
-        def look() -> None:
-            if self._must_stop():
-                raise Interrupted
-            if self._keeper.has_lost(run.trial_id, run.taken_at):
-                raise LeaseLost(f"trial {trial.number} was taken from this worker")
-
-        def on_epoch(result: EpochResult, state: TrainingState) -> bool:
-            is_new = run.report(result, state)
-            served.emit(EpochEnded(trial.number, result))
-            self._served.progress.update()
-            if state.epoch < recipe.epochs:
-                # Where an earlier run got further, Optuna would judge by that run's last epoch.
-                if is_new and is_hopeless(trial):
-                    return True
-                if self._time_is_up() or (served is self._served and self._target.is_reached()):
-                    raise Interrupted
-            return False
-
-        train = partial(self._trainer.train, recipe, on_epoch=on_epoch, on_steps=on_steps)
-        try:
-            result = train(state=state)
-        except StateError as error:
-            # Of another version of this program, say; it is told before anything is trained.
-            run.begin_anew(error)
-            result = train()
-        run.finish(result, self._evaluator, look)
 
     def _is_over(self) -> bool:
         return self._must_stop() or self._time_is_up()

@@ -226,10 +226,12 @@ class SharedStorage(RDBStorage):
         self.retries.run(self._release_strays)
 
     def _release_strays(self) -> None:
+        # Copied at once, for other threads end trials meanwhile.
+        claimed = list(self.claimed)
         # Deleted by one statement: a trial that another worker takes meanwhile has that one's lease.
         strays = (
             sqlalchemy.delete(LEASES)
-            .where(LEASES.c.worker == self.worker, LEASES.c.trial_id.not_in(self.claimed))
+            .where(LEASES.c.worker == self.worker, LEASES.c.trial_id.not_in(claimed))
             .returning(LEASES.c.trial_id)
         )
         with self.engine.begin() as connection:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """Leave TensorFlow as it is, which starts once; gives the threads and GPUs asked for."""
     given: list[tuple[int, str]] = []
-    monkeypatch.setattr("search.runtime.start_tensorflow", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr("search.runtime.start_tensorflow", lambda *arguments, **_: given.append(arguments))
     return given
 
 
@@ -55,8 +55,8 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     built: list[dict[str, Any]] = []
 
     class Idle:
-        def __init__(self, opened: Any, data: Any, emit: Callable[[Event], None], **options: Any) -> None:
-            built.append({"opened": opened, "data": data, "emit": emit, **options})
+        def __init__(self, opened: Any, runner: Any, emit: Callable[[Event], None], **options: Any) -> None:
+            built.append({"opened": opened, "runner": runner, "emit": emit, **options})
 
         def run(self) -> None:
             built[-1]["began"] = True
@@ -92,7 +92,8 @@ def test_the_worker_gets_what_the_assignment_says(
     carry_out(assignment, events.append, never)
 
     first, second = workers
-    assert (first["lease_seconds"], first["policy"], first["precision"]) == (7.0, policy, "float32")
+    assert (first["lease_seconds"], first["policy"]) == (7.0, policy)
+    assert first["runner"]._trainer.precision == "float32"
     assert first["must_stop"] is never
     assert first["time_is_up"]()
     assert not second["time_is_up"]()
@@ -119,13 +120,13 @@ def test_a_worker_trains_on_the_gpu_that_it_claimed(
 
     carry_out(replace(assignment, device=wish), events.append, never)
 
-    ((told_wish, precision, emit, must_stop),) = asked
+    ((told_wish, precision, emit, must_stop, _),) = asked
     assert (told_wish, precision, must_stop) == (wish, "float32", never)
     emit(Notice("seen"))
     assert events[-1] == Notice("seen")
     assert started == [(3, make_gpu(4).uuid)]
     (built,) = workers
-    assert built["jit_compile"] is True
+    assert built["runner"]._trainer._jit_compile is True
     assert built["identity"].gpu == "Card (GPU-00000004)"
 
 
@@ -133,7 +134,7 @@ def test_a_worker_on_the_cpu_is_known_as_such(assignment: Assignment, workers: l
     """Without a GPU's name, and never with XLA."""
     carry_out(assignment, lambda event: None, never)
     (built,) = workers
-    assert built["jit_compile"] is False
+    assert built["runner"]._trainer._jit_compile is False
     assert built["identity"].gpu is None
 
 

@@ -140,7 +140,7 @@ def train_nothing(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         begun.append(recipe)
         return TrainingResult("stopped", TrainingState(recipe, "float32", (), ()))
 
-    monkeypatch.setattr("search.worker.Trainer.train", train)
+    monkeypatch.setattr("search.single_runner.Trainer.train", train)
     return begun
 
 
@@ -264,7 +264,7 @@ def test_a_failure_in_a_companion_counts_as_any(study: OpenStudy, monkeypatch: p
     def train(*_: Any, **__: Any) -> None:
         raise ValueError("no such instruction")
 
-    monkeypatch.setattr("search.worker.Trainer.train", train)
+    monkeypatch.setattr("search.single_runner.Trainer.train", train)
     monkeypatch.setattr("search.worker.REST_SECONDS", 0.0)
 
     with pytest.raises(SearchError, match="3 trials failed one after another"):

@@ -146,7 +146,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, tensorflow: None) -> Iterat
     enqueue(opened, Recipe(epochs=EPOCHS, seed=4))
     trial = opened.study.ask()
     trial.report(0.1, 1)
-    hand_back_ruined(opened, worker._trainer, trial)
+    hand_back_ruined(opened, worker._runner._trainer, trial)
     work(opened, 5, log)
     yield Search(opened, opened.study.trials, summarise_trials(opened.study), log)
     database.close()
@@ -349,7 +349,7 @@ def test_every_trial_ended_and_names_its_worker(search: Search) -> None:
     assert all(trial.state.is_finished() for trial in search.trials)
     for number in (0, 1, 3, 4):
         worker = search.trials[number].user_attrs["worker"]
-        assert worker.keys() == {"host", "pid", "gpu"}
+        assert worker.keys() == {"host", "pid", "gpu", "engine"}
         assert worker["host"]
 
 

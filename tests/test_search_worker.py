@@ -71,12 +71,13 @@ def make_worker(
     opened: OpenStudy, emit: Callable[[Event], None], *, has_own_trainer: bool = False, **options: Any
 ) -> Any:
     """A worker whose leases run out after an hour: it renews none by itself while a test runs."""
+    from search.single_runner import SingleRunner
     from search.worker import Worker
 
-    worker = Worker(opened, sample.load(), emit, **{"lease_seconds": 3600.0, **options})
+    runner = SingleRunner(sample.load(), opened.settings.train_samples)
     if not has_own_trainer:
-        worker._trainer = TRAINERS.setdefault(opened.settings.train_samples, worker._trainer)
-    return worker
+        runner._trainer = TRAINERS.setdefault(opened.settings.train_samples, runner._trainer)
+    return Worker(opened, runner, emit, **{"lease_seconds": 3600.0, **options})
 
 
 def work(opened: OpenStudy, total: int | None, log: Log | None = None, **options: Any) -> Log:
@@ -169,7 +170,7 @@ def train_nothing(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         begun.append(recipe)
         return TrainingResult("stopped", TrainingState(recipe, "float32", (), ()))
 
-    monkeypatch.setattr("search.worker.Trainer.train", train)
+    monkeypatch.setattr("search.single_runner.Trainer.train", train)
     return begun
 
 
@@ -191,7 +192,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> Non
             raise error
         return TrainingResult("stopped", TrainingState(recipe, "float32", (), ()))
 
-    monkeypatch.setattr("search.worker.Trainer.train", train)
+    monkeypatch.setattr("search.single_runner.Trainer.train", train)
 
 
 def states(opened: OpenStudy) -> list[str]:
@@ -529,7 +530,7 @@ def test_a_taken_trial_is_neither_handed_back_nor_failed(
             on_steps(1, 1, 1)
         raise (OSError if moment == "passing failure" else ValueError)("too late")
 
-    monkeypatch.setattr("search.worker.Trainer.train", train)
+    monkeypatch.setattr("search.single_runner.Trainer.train", train)
     work(opened, 1, log, must_stop=lambda: bool(taken))
 
     assert log.events[-1] == TrialEnded(0, "taken", None, "another worker has it", None)

@@ -15,6 +15,11 @@ FILTERS: Final = (32, 64, 128)
 FILTERS_STEP: Final = 8
 """Numbers of filters are multiples of this, as in MobileNet (Howard et al. 2017, arXiv:1704.04861), whose
 width multiplier `width` is: processors take no longer for them, and fewer networks have to be traced."""
+FIELDS: Final = (
+    *("width", "blocks", "convolutions", "activation", "batch_normalization", "residual"),
+    *("head", "dense_units", "whitening"),
+)
+"""Fields of a recipe that its network's shape is made of."""
 MAX_PARAMETERS: Final = 3_000_000
 """Of any network; the article's has 257,978. With Adam's moments a stored model then has 36 MB at most."""
 WHITENING_EPSILON: Final = 1 / (SIDE * SIDE * CHANNELS)

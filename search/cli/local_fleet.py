@@ -32,14 +32,19 @@ def choose_fleet(
         `work` as it fits the machine, and how many workers of how many threads there are to be.
     """
     from search.device import count_free_slots
+    from search.engines import choose_engines
     from search.runtime import choose_layout, count_cores, read_free_memory
 
+    engines = choose_engines(work["engine"], opened.settings.space)
     for taken in opened.leases().reap(expired=False):
         say(f"  {taken}: {taken.reason}; {'failed' if taken.failed else 'it waits'}")
-    gpu_slots = count_free_slots(work["device"], workers, lambda text: say(f"  {text}"))
+    gpu_slots = count_free_slots(work["device"], workers, lambda text: say(f"  {text}"), engines)
     if not gpu_slots:
         # Each worker would say the same.
         work = {**work, "device": replace(work["device"], device="cpu")}
+        if engines == ("packed",) and workers is None:
+            # One trains several trials, on all cores.
+            workers = 1
     largest = opened.settings.space.count_largest_network()
     layout = choose_layout(count_cores(), workers, read_free_memory(), gpu_slots, largest)
     where = " on GPUs" if gpu_slots else ""

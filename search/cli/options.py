@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from search.assignment import Assignment
     from search.device import DeviceWish
+    from search.engines import EngineWish
     from search.study import OpenStudy, Wishes
     from storage.database import Database
 
@@ -147,6 +148,28 @@ device_options = together(
         help="Where workers claim GPUs, the same for all of a machine. [default: /tmp/cnn-search-gpus]",
     ),
 )
+engine_options = together(
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "single", "packed"]),
+        envvar="CNN_SEARCH_ENGINE",
+        default="auto",
+        show_default=True,
+        show_envvar=True,
+        help="Train a trial at a time, or several in one program (JAX). auto: several on a GPU, if "
+        "the space has few shapes of network and batch.",
+    ),
+    click.option(
+        "--slots",
+        metavar="G|auto",
+        envvar="CNN_SEARCH_SLOTS",
+        default="auto",
+        show_default=True,
+        show_envvar=True,
+        callback=lambda _, __, slots: _read_slots(slots),
+        help="Trials in a program; auto measures at the start.",
+    ),
+)
 fleet_options = together(
     click.option(
         "--minutes",
@@ -174,6 +197,7 @@ fleet_options = together(
         "--checkpoint-epochs", type=click.IntRange(1), help="And after so many epochs. [default: time alone]"
     ),
     device_options,
+    engine_options,
 )
 work_options = together(
     total_option,
@@ -185,6 +209,10 @@ workers_option = click.option(
     type=click.IntRange(1),
     help="Processes that train. [default: one for each core, up to 8; or for each free place on GPUs]",
 )
+
+
+MOST_SLOTS: Final = 1024
+"""Trials in a program."""
 
 
 def _check_minutes(minutes: float | None) -> float | None:
@@ -199,6 +227,15 @@ def _check_target(target: float | None) -> float | None:
         return target
     instead = f"; write {target / 100:.10g}" if LEAST_PERCENT <= target < 100 else ", such as 0.7737"
     raise click.BadParameter(f"{target} is no validation accuracy between 0 and 1{instead}.")
+
+
+def _read_slots(text: str) -> int | None:
+    """A number of slots; None for auto."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_SLOTS):
+        raise click.BadParameter(f"{text!r} is neither 'auto' nor a whole number from 1 to {MOST_SLOTS}.")
+    return int(text)
 
 
 def _check_name(name: str) -> str:
@@ -227,15 +264,19 @@ def read_wishes(
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of `fleet_options` that shape a worker's work, and those of `wish_options`.
 
-    What to train on is a `DeviceWish`, named `device`, among the first.
+    What to train on is a `DeviceWish`, named `device`, among the first, and what with an `EngineWish`, named
+    `engine`.
     """
     from search.device import DeviceWish
+    from search.engines import EngineWish
 
     names = ("precision", "lease", "checkpoint_seconds", "checkpoint_epochs")
     device_names = ("device", "allow_cpu", "workers_per_gpu", "locks")
     work = {name: options[name] for name in names}
     work["device"] = DeviceWish(**{name: options[name] for name in device_names})
-    return work, {name: value for name, value in options.items() if name not in (*names, *device_names)}
+    work["engine"] = EngineWish(options["engine"], options["slots"])
+    taken = (*names, *device_names, "engine", "slots")
+    return work, {name: value for name, value in options.items() if name not in taken}
 
 
 def make_assignment(
@@ -250,6 +291,7 @@ def make_assignment(
     checkpoint_seconds: float,
     checkpoint_epochs: int | None,
     device: "DeviceWish",
+    engine: "EngineWish",
 ) -> "Assignment":
     """What the options ask a worker to do."""
     from search.assignment import Assignment
@@ -265,6 +307,7 @@ def make_assignment(
         lease_seconds=lease,
         policy=CheckpointPolicy(checkpoint_seconds, checkpoint_epochs),
         device=device,
+        engine=engine,
     )
 
 

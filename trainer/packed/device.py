@@ -10,6 +10,7 @@ import numpy as np
 from trainer.cifar10 import Split
 from trainer.errors import OutOfMemoryError
 from trainer.packed.arrays import Images
+from trainer.precision import FIRST_CAPABILITY, Precision, choose_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,35 @@ def telling_out_of_memory() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" in reason:
             raise OutOfMemoryError(f"the device is out of memory: {reason}") from error
         raise
+
+
+def find_devices() -> None:
+    """Let JAX look for its devices, once for the process.
+
+    Raises:
+        RuntimeError: It finds none of the kind that it is to use.
+    """
+    jax.local_devices()
+
+
+def read_memory() -> tuple[int, int | None]:
+    """Bytes of the device's memory in use at most so far, and all there are; 0, None where nobody counts."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("peak_bytes_in_use", 0), statistics.get("bytes_limit")
+
+
+def choose_pack_precision(wish: str = "auto") -> Precision:
+    """The precision to train packs in: the wish itself, or for "auto" bfloat16 where the GPU has it.
+
+    XLA has no fast bfloat16 on a CPU.
+
+    Raises:
+        PrecisionError: `wish` is not one of `trainer.precision.WISHES`.
+    """
+    if wish != "auto":
+        return choose_precision(wish)
+    capability = getattr(jax.local_devices()[0], "compute_capability", "0.0")
+    return "bfloat16" if tuple(map(int, capability.split("."))) >= FIRST_CAPABILITY else "float32"
 
 
 def _put_on_device(split: Split) -> Images:

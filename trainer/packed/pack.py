@@ -30,7 +30,7 @@ class PackKey:
     Attributes:
         architecture: The network's.
         batch_size: Images a step.
-        augments: Whether images are changed at random; how is each recipe's own.
+        augments: Whether images are changed at random; how, if at all, is each recipe's own.
     """
 
     architecture: Architecture
@@ -41,6 +41,10 @@ class PackKey:
     def of(cls, recipe: Recipe) -> "PackKey":
         """The recipe's."""
         return cls(recipe.architecture, recipe.batch_size, any(numbers_of(recipe)))
+
+    def takes(self, recipe: Recipe) -> bool:
+        """Whether the recipe can train in a pack of this key: one that changes images can leave them, too."""
+        return PackKey.of(recipe) in (self, replace(self, augments=False))
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Pack:
         """
         if self._trials[slot] is not None:
             raise ValueError(f"slot {slot} is taken; free it first")
-        if PackKey.of(state.recipe) != self.key:
+        if not self.key.takes(state.recipe):
             raise StateError(f"a state of {PackKey.of(state.recipe)} cannot train in a pack of {self.key}")
         if state.precision != self.precision:
             raise StateError(f"a state in {state.precision} cannot train in a pack of {self.precision}")
