@@ -1,18 +1,21 @@
 """Builds what trains a worker's trials."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from search.device import Device
 from search.engines import EngineWish
 from search.events import Event, Notice
-from search.packing import changes_images, count_shapes, typical_recipe
+from search.packing import MOST_SHAPES, changes_images, count_shapes, typical_recipe
 from search.study import OpenStudy
 from search.summary import count_ended, summarise_trials
 from trainer.cifar10 import Cifar10
 
 if TYPE_CHECKING:
     from search.runner import Runner
+    from trainer.packed.device import PackData
+    from trainer.precision import Precision
 
 
 def build_runner(
@@ -54,32 +57,33 @@ def _build_packed(
     from trainer.device import DeviceSplit
     from trainer.evaluation import Evaluator
     from trainer.packed.device import PackData, choose_pack_precision
-    from trainer.packed.sizing import MOST_SLOTS, choose_slots
 
     space, chosen = opened.settings.space, choose_pack_precision(precision)
     on_device = PackData.of(data.train.first(opened.settings.train_samples), data.validation)
-    slots = wish.slots
-    if slots is None:
-        total = opened.database.read_limit(opened.study)
-        ended = count_ended(summarise_trials(opened.study))
-        most = MOST_SLOTS if total is None else max(1, min(MOST_SLOTS, total - ended))
-        slots = choose_slots(
-            typical_recipe(space),
-            changes_images(space),
-            on_device,
-            chosen,
-            most,
-            lambda text: emit(Notice(f"measured: {text}")),
-        )
-    plan = PackPlan.of(space, slots)
-    if not plan.shapes:
-        shapes = count_shapes(space)
-        emit(
-            Notice(
-                f"the space has {f'{shapes:,.0f}' if shapes < 1e6 else 'countless'} shapes of network and "
-                "batch: too many to share programs, so trials train one at a time"
-            )
-        )
-    else:
-        emit(Notice(f"{plan.capacity} trials at a time, in {chosen}"))
+    shapes = count_shapes(space)
+    if shapes > MOST_SHAPES:
+        count = f"{shapes:,.0f}" if math.isfinite(shapes) else "countless"
+        emit(Notice(f"the space has {count} shapes of network and batch, so programs have a slot each"))
+    plan = PackPlan.of(space, wish.slots or _measure_slots(opened, on_device, chosen, emit))
+    told = f"{plan.capacity} trials" if plan.capacity > 1 else "one trial"
+    emit(Notice(f"training {told} at a time in packs, in {chosen}"))
     return PackedRunner(plan, on_device, Evaluator(DeviceSplit.of(data.validation)), chosen, emit)
+
+
+def _measure_slots(
+    opened: OpenStudy, data: "PackData", precision: "Precision", emit: Callable[[Event], None]
+) -> int:
+    """As many slots as serve best, of those that the study has trials for."""
+    from trainer.packed.sizing import MOST_SLOTS, choose_slots
+
+    space, most = opened.settings.space, MOST_SLOTS
+    if count_shapes(space) > MOST_SHAPES:
+        return 1
+    total = opened.database.read_limit(opened.study)
+    if total is not None:
+        most = max(1, min(most, total - count_ended(summarise_trials(opened.study))))
+
+    def tell(text: str) -> None:
+        emit(Notice(f"measured: {text}"))
+
+    return choose_slots(typical_recipe(space), changes_images(space), data, precision, most, tell)
