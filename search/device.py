@@ -216,8 +216,10 @@ def _try_engines(
                 raise
             emit(Notice(f"{error}; training one trial at a time"))
         else:
+            if not works:
+                return None
             emit(Notice(f"training on {claim.gpu}, several trials in a program"))
-            return Device(claim, engine="packed") if works else None
+            return Device(claim, engine="packed")
     jit_compile = try_gpu(claim.gpu, precision, emit, must_stop)
     if jit_compile is None:
         return None

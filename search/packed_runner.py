@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from search.errors import PackFailed
@@ -288,11 +289,14 @@ class PackedRunner:
         self._halve(seats.pack.slots, lack)
         trials = list(seats.trials.values())
         for slot, running in seats.trials.items():
-            running.keep(seats.pack.save(slot))
+            # Where not even that can be had, the trial has failed, and the others have not.
+            running.attempt(partial(_keep, running, seats.pack, slot))
         # Its memory has to be free before the other's is taken.
         del seats
         for running in trials:
-            if not self._seat(running):
+            if running.end is not None:
+                self._ended.append(running)
+            elif not self._seat(running):
                 running.hand_back()
                 self._ended.append(running)
 
@@ -315,6 +319,10 @@ class PackedRunner:
             self._in_hand.hand_back(saves=saves)
             self._ended.append(self._in_hand)
             self._in_hand = None
+
+
+def _keep(running: RunningTrial, pack: Pack, slot: int) -> None:
+    running.keep(pack.save(slot))
 
 
 def _problem(state: TrainingState, recipe: Recipe) -> StateError | None:

@@ -13,7 +13,10 @@ PACKAGES = ("search", "storage", "trainer")
 FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 CLI = Path("search/cli")
 PACKED = Path("trainer/packed")
-"""What needs the extra `jax`."""
+"""What uses the extra `jax`."""
+JAX = {"jax", "jaxlib"}
+PACKED_SEARCH = {"search.pack_plan", "search.packed_runner"}
+"""What of the service needs it: imported where packs are to train, and nowhere else."""
 
 FORBIDDEN = {
     "trainer": {"optuna", "sqlalchemy", "search", "storage", "click"},
@@ -107,9 +110,8 @@ def test_the_check_sees_what_it_looks_for(name: str) -> None:
 def test_no_module_does_anything_at_import(python: Callable[[str], str]) -> None:
     """No logging set-up, no signal handler, no thread or process, no change of environment or folder."""
     has_jax = importlib.util.find_spec("jax") is not None
-    paths = [path for path in FILES if has_jax or path.parent != PACKED]
-    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
-    light = [module for module in modules if not needs_tensorflow(module)]
+    modules = [module_of(path) for path in FILES]
+    light = [one for one in modules if not needs_tensorflow(one) and (has_jax or not needs(one, JAX))]
     script = f"""
 import importlib, logging, os, signal, sys, threading, warnings
 
@@ -140,8 +142,18 @@ print(len({light!r}))
     assert int(python(script)) >= 20
 
 
+def module_of(path: Path) -> str:
+    """The name that a file is imported by."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
 def needs_tensorflow(module: str) -> bool:
-    """Whether importing a module of ours imports TensorFlow or Keras, itself or through others of ours."""
+    """Whether importing a module of ours imports TensorFlow or Keras."""
+    return needs(module, {"tensorflow", "keras"})
+
+
+def needs(module: str, packages: set[str]) -> bool:
+    """Whether importing a module of ours imports one of these packages, itself or through others of ours."""
     seen: set[str] = set()
     left = [module]
     while left:
@@ -150,7 +162,7 @@ def needs_tensorflow(module: str) -> bool:
             continue
         seen.add(one)
         imported = imported_at_once(one)
-        if any(name.split(".")[0] in ("tensorflow", "keras") for name in imported):
+        if any(name.split(".")[0] in packages for name in imported):
             return True
         left += [name for name in imported if name.split(".")[0] in PACKAGES]
     return False
@@ -178,16 +190,25 @@ def test_only_training_needs_tensorflow() -> None:
         assert not needs_tensorflow(f"search.{name}")
     for path in FILES:
         if path.parts[0] == "storage":
-            assert not needs_tensorflow(".".join(path.with_suffix("").parts))
+            assert not needs_tensorflow(module_of(path))
     assert needs_tensorflow("search.worker")
     assert needs_tensorflow("trainer.training")
 
 
 def test_packs_alone_need_jax_and_nothing_of_keras() -> None:
     """They train where TensorFlow is not installed, and all else works where JAX is not."""
-    users = {path for path in FILES if "jax" in imports_of(tree_of(path))}
+    users = {path for path in FILES if JAX & set(imports_of(tree_of(path)))}
     assert users
     assert {path.parent for path in users} == {PACKED}
     for path in FILES:
+        module = module_of(path)
         if path.parent == PACKED:
-            assert not needs_tensorflow(".".join(path.with_suffix("").parts))
+            assert not needs_tensorflow(module)
+        else:
+            assert needs(module, JAX) == (module in PACKED_SEARCH), module
+
+
+def test_a_worker_starts_before_it_knows_what_trains() -> None:
+    """Its device, its engine and its runner are chosen before TensorFlow and JAX start."""
+    for name in ("assignment", "device", "engines", "gpu_probe", "packing", "runners", "runtime"):
+        assert not needs(f"search.{name}", {"tensorflow", "keras", *JAX})

@@ -1,6 +1,6 @@
 """search.device: the CPU or a GPU, by what is wished for and what there is; GPUs faked, claims real."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,20 @@ import pytest
 from gpu_machine import LISTING
 
 from search import device
-from search.device import DeviceWish, count_free_slots, take_device
+from search.device import SINGLE, DeviceWish, count_free_slots, take_device
 from search.errors import GpuError, GpuUnusedError
 from search.events import Event, Notice
 from search.gpu_claims import claim_slot, count_free
 from search.gpus import Gpu, parse_list
 from search.runtime import NO_GPU
+from trainer.state import EngineKind
 
 GPUS = parse_list(LISTING)
+NAME = "NVIDIA H100 80GB HBM3 (GPU-aaaaaaaa)"
+"""The first one's."""
+PACKED: tuple[EngineKind, ...] = ("packed",)
+BEST: tuple[EngineKind, ...] = ("packed", "tensorflow")
+"""What `--engine auto` comes to where JAX is installed."""
 
 
 @pytest.fixture
@@ -26,13 +32,15 @@ def locks(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Fake a machine: its GPUs, or how nvidia-smi fails, what is visible, and what a try comes to."""
+    """Fake a machine: its GPUs, or how nvidia-smi fails, what is visible, and what tries come to."""
 
     def fake(
         gpus: list[Gpu] | GpuError = GPUS,
         visible: str | None = None,
         libraries: bool = True,
         verdict: bool | GpuError | None = True,
+        jax_libraries: bool = True,
+        packed_verdict: bool | GpuError = True,
     ) -> None:
         def give(value: Any) -> Any:
             if isinstance(value, GpuError):
@@ -42,7 +50,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(device, "list_gpus", lambda: give(gpus))
         monkeypatch.setattr(device, "read_visible_devices", lambda: visible)
         monkeypatch.setattr(device, "has_cuda_libraries", lambda: libraries)
+        monkeypatch.setattr(device, "has_jax_cuda", lambda: jax_libraries)
         monkeypatch.setattr(device, "try_gpu", lambda *_: give(verdict))
+        monkeypatch.setattr(device, "try_packs", lambda *_: give(packed_verdict))
 
     return fake
 
@@ -55,10 +65,10 @@ def notices() -> list[str]:
 
 @pytest.fixture
 def take(locks: Path, notices: list[str]) -> Callable[..., device.Device | None]:
-    """Take a device by that wish."""
+    """Take a device by that wish, for these engines."""
 
-    def run(**wish: Any) -> device.Device | None:
-        return take_device(DeviceWish(locks=locks, **wish), "auto", telling(notices), lambda: False)
+    def run(engines: Sequence[EngineKind] = SINGLE, **wish: Any) -> device.Device | None:
+        return take_device(DeviceWish(locks=locks, **wish), "auto", telling(notices), lambda: False, engines)
 
     return run
 
@@ -228,10 +238,10 @@ def test_a_worker_that_is_stopped_while_it_tries_takes_nothing(
 
 @pytest.fixture
 def count(locks: Path, notices: list[str]) -> Callable[..., int]:
-    """Count the places for workers by that wish."""
+    """Count the places for workers by that wish, for these engines."""
 
-    def run(workers: int | None = None, **wish: Any) -> int:
-        return count_free_slots(DeviceWish(locks=locks, **wish), workers, notices.append)
+    def run(workers: int | None = None, engines: Sequence[EngineKind] = SINGLE, **wish: Any) -> int:
+        return count_free_slots(DeviceWish(locks=locks, **wish), workers, notices.append, engines)
 
     return run
 
@@ -290,3 +300,113 @@ def test_a_folder_for_claims_that_cannot_be_used_is_an_error(
     (tmp_path / "file").touch()
     with pytest.raises(GpuError, match="cannot be used: Not a directory"):
         take_device(DeviceWish(locks=tmp_path / "file"), "auto", telling(notices), lambda: False)
+
+
+@pytest.mark.parametrize("engines", [PACKED, BEST])
+def test_packs_have_a_gpu_that_works_with_them(
+    take: Take, machine: Machine, notices: list[str], engines: Sequence[EngineKind]
+) -> None:
+    """Nothing else is tried, and TensorFlow needs no CUDA of its own."""
+    machine(libraries=False, verdict=GpuError("nobody asked"))
+    taken = take(engines)
+    assert taken is not None
+    assert (taken.gpu, taken.visible, taken.engine) == (GPUS[0], GPUS[0].uuid, "packed")
+    assert notices == [f"training on {NAME}, several trials in a program"]
+
+
+@pytest.mark.parametrize(
+    ("fakes", "told"),
+    [
+        ({"jax_libraries": False, "packed_verdict": GpuError("nobody asked")}, []),
+        (
+            {"packed_verdict": GpuError(f"{NAME} does not work with JAX: it is old")},
+            [f"{NAME} does not work with JAX: it is old; training one trial at a time"],
+        ),
+    ],
+)
+def test_where_packs_do_not_work_on_a_gpu_single_trials_do(
+    take: Take, machine: Machine, notices: list[str], locks: Path, fakes: dict[str, Any], told: list[str]
+) -> None:
+    """On the same GPU, unless it is packs that were asked for; then it is free again."""
+    machine(**fakes)
+    taken = take(BEST)
+    assert taken is not None
+    assert (taken.gpu, taken.engine, taken.jit_compile) == (GPUS[0], "tensorflow", True)
+    assert notices == [*told, f"training on {NAME}, with XLA"]
+
+    with pytest.raises(GpuError) as refused:
+        take(PACKED, device="gpu")
+    assert str(refused.value).endswith(device.ADVICE)
+    assert count_free(GPUS, 1, locks) == 1
+
+
+def test_a_gpu_that_works_with_neither_engine_is_an_error(
+    take: Take, machine: Machine, notices: list[str], locks: Path
+) -> None:
+    """By the last one's reason; the first one's was told."""
+    machine(verdict=GpuError("it is hot"), packed_verdict=GpuError("no JAX"))
+    with pytest.raises(GpuError, match="it is hot; --allow-cpu"):
+        take(BEST)
+    assert notices == ["no JAX; training one trial at a time"]
+    assert count_free(GPUS, 1, locks) == 2
+
+
+def test_packs_that_were_not_asked_for_stay_off_the_cpu(
+    take: Take, machine: Machine, notices: list[str]
+) -> None:
+    """XLA is slow there; who asks for them gets them."""
+    machine(gpus=[])
+    for engines, engine in ((BEST, "tensorflow"), (PACKED, "packed")):
+        for wish in ("auto", "cpu"):
+            taken = take(engines, device=wish)
+            assert taken is not None
+            assert (taken.gpu, taken.visible, taken.engine) == (None, NO_GPU, engine)
+    assert notices == []
+
+
+@pytest.mark.parametrize(
+    ("engines", "words"),
+    [
+        (PACKED, ("JAX has no CUDA libraries here for", "jax[cuda12]")),
+        (BEST, ("TensorFlow has no CUDA libraries here for", "tensorflow[and-cuda]")),
+    ],
+)
+def test_gpus_that_no_engine_has_libraries_for_are_left_alone(
+    take: Take,
+    count: Callable[..., int],
+    machine: Machine,
+    notices: list[str],
+    engines: Sequence[EngineKind],
+    words: tuple[str, str],
+) -> None:
+    """The line says what to install for the engine that is used then."""
+    machine(libraries=False, jax_libraries=False)
+    taken = take(engines)
+    assert taken is not None
+    assert (taken.gpu, taken.engine) == (None, engines[-1])
+    assert count(None, engines) == 0
+    for notice in notices:
+        assert notice.startswith(f"training on the CPU: {words[0]} {NAME}")
+        assert f"(pip install '{words[1]}' brings them)" in notice
+    assert len(notices) == 2
+    with pytest.raises(GpuUnusedError, match=words[0]):
+        take(engines, device="gpu")
+
+
+@pytest.mark.parametrize("libraries", [{"libraries": False}, {"jax_libraries": False}])
+def test_a_run_counts_gpus_that_either_engine_can_use(
+    count: Callable[..., int], machine: Machine, libraries: dict[str, bool]
+) -> None:
+    """Its workers then find out which."""
+    machine(**libraries)
+    assert count(None, BEST) == 2
+
+
+def test_a_worker_that_is_stopped_while_it_tries_packs_takes_nothing(
+    take: Take, machine: Machine, notices: list[str], locks: Path
+) -> None:
+    """Nor does it try further."""
+    machine(packed_verdict=False, verdict=GpuError("nobody asked"))
+    assert take(BEST, allow_cpu=True) is None
+    assert notices == []
+    assert count_free(GPUS, 1, locks) == 2

@@ -233,7 +233,8 @@ def _read_slots(text: str) -> int | None:
     """A number of slots; None for auto."""
     if text == "auto":
         return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_SLOTS):
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_SLOTS))
+    if not (is_number and 1 <= int(text) <= MOST_SLOTS):
         raise click.BadParameter(f"{text!r} is neither 'auto' nor a whole number from 1 to {MOST_SLOTS}.")
     return int(text)
 
