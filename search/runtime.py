@@ -137,7 +137,8 @@ def start_jax(gpu: str) -> None:
     try:
         find_devices()
     except RuntimeError as error:
-        raise GpuError(f"JAX does not see the GPU {gpu}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise GpuError(f"JAX does not see the GPU {gpu}: {reason}") from error
 
 
 def start_tensorflow(threads: int | None = None, gpu: str | None = None, *, hides_gpu: bool = False) -> None:

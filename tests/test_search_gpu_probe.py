@@ -24,7 +24,7 @@ from test_search_fleet import is_alive, linux_only, wait_until
 from search import gpu_probe
 from search.errors import GpuError
 from search.events import Event, Notice
-from search.gpu_probe import train_a_little, try_gpu
+from search.gpu_probe import train_a_little, try_gpu, try_packs
 
 GPU = make_gpu(7)
 ABORT = """
@@ -226,3 +226,45 @@ def test_a_try_that_fails_says_why(
         train_a_little(GPU.uuid, "float32", jit_compile=False)
 
     assert ended.value.code == words
+
+
+@pytest.fixture
+def attempt_packs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    """Try packs on a GPU with this script."""
+
+    def run(script: str, must_stop: Callable[[], bool] = lambda: False) -> bool:
+        monkeypatch.setattr(gpu_probe, "SCRIPT", script)
+        return try_packs(GPU, "bfloat16", print, must_stop)
+
+    return run
+
+
+def test_a_gpu_that_works_with_packs_is_used(attempt_packs: Callable[..., bool]) -> None:
+    """The try knows what it is to try."""
+    assert attempt_packs(f"import sys; assert sys.argv[1:] == [{GPU.uuid!r}, 'bfloat16', 'packs'], sys.argv")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (ABORT, "its process was ended by SIGABRT; Check failed: no algorithm for the convolution"),
+        ("raise SystemExit('JaxRuntimeError: out of memory')", "JaxRuntimeError: out of memory"),
+    ],
+)
+def test_a_gpu_that_does_not_work_with_packs_is_an_error(
+    attempt_packs: Callable[..., bool], script: str, reason: str
+) -> None:
+    """However its process ends; nothing else is tried, as single trials are another engine's."""
+    with pytest.raises(GpuError) as failed:
+        attempt_packs(script)
+    assert str(failed.value) == f"Card (GPU-00000007) does not work with JAX: {reason}"
+
+
+def test_a_try_of_packs_ends_when_told_to_stop(attempt_packs: Callable[..., bool], tmp_path: Path) -> None:
+    """As any try does."""
+    told = tmp_path / "pid"
+    hang = f"import os, time; os.symlink(str(os.getpid()), {str(told)!r}); time.sleep(600)"
+
+    assert attempt_packs(hang, told.is_symlink) is False
+
+    assert not is_alive(int(os.readlink(told)))

@@ -53,7 +53,11 @@ def find_devices() -> None:
     Raises:
         RuntimeError: It finds none of the kind that it is to use.
     """
-    jax.local_devices()
+    try:
+        jax.local_devices()
+    # So JAX tells that it knows nothing of that kind (0.10).
+    except AssertionError as error:
+        raise RuntimeError("it loaded no plugin for devices of that kind") from error
 
 
 def read_memory() -> tuple[int, int | None]:
