@@ -120,7 +120,7 @@ def read_visible_devices() -> str | None:
 
 
 def start_jax(gpu: str) -> None:
-    """Import JAX; call before any module that imports it.
+    """Start JAX; call before anything is computed by it. Keras may have imported it.
 
     Args:
         gpu: UUID of the only GPU to use, or `NO_GPU`.
@@ -131,11 +131,10 @@ def start_jax(gpu: str) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     # Otherwise JAX takes three quarters of the GPU's memory, and a second worker finds none.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    os.environ["JAX_PLATFORMS"] = "cpu" if gpu == NO_GPU else "cuda"
     from trainer.packed.device import find_devices
 
     try:
-        find_devices()
+        find_devices("cpu" if gpu == NO_GPU else "cuda")
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise GpuError(f"JAX does not see the GPU {gpu}: {reason}") from error

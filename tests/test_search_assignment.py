@@ -14,9 +14,11 @@ from gpu_machine import make_gpu
 
 from search.assignment import Assignment, carry_out
 from search.device import Device, DeviceWish
-from search.errors import GpuError, SearchError, StudyError
+from search.engines import EngineWish, choose_engines
+from search.errors import EngineError, GpuError, SearchError, StudyError
 from search.events import Event, Notice, TrialEnded
 from search.gpu_claims import Claim
+from search.named_spaces import NAMED
 from search.policy import CheckpointPolicy
 from search.study import Wishes, open_or_create_study
 from storage.database import Database
@@ -27,10 +29,15 @@ pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
 @pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """Leave TensorFlow as it is, which starts once; gives the threads and GPUs asked for."""
-    given: list[tuple[int, str]] = []
-    monkeypatch.setattr("search.runtime.start_tensorflow", lambda *arguments, **_: given.append(arguments))
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Leave TensorFlow as it is, which starts once, and JAX; gives the threads and GPUs asked for."""
+    given: list[tuple[Any, ...]] = []
+
+    def start_tensorflow(threads: int, gpu: str, *, hides_gpu: bool) -> None:
+        given.append((threads, gpu, "hidden") if hides_gpu else (threads, gpu))
+
+    monkeypatch.setattr("search.runtime.start_tensorflow", start_tensorflow)
+    monkeypatch.setattr("search.runtime.start_jax", lambda gpu: given.append(("jax", gpu)))
     return given
 
 
@@ -67,7 +74,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return built
 
 
-def test_an_assignment_is_carried_out(assignment: Assignment, started: list[tuple[int, str]]) -> None:
+def test_an_assignment_is_carried_out(assignment: Assignment, started: list[tuple[Any, ...]]) -> None:
     """Until the study has its total; then there is nothing to do. On the CPU, if nothing else is wished."""
     events: list[Event] = []
     carry_out(assignment, events.append, never)
@@ -103,7 +110,7 @@ def test_the_worker_gets_what_the_assignment_says(
 def test_a_worker_trains_on_the_gpu_that_it_claimed(
     assignment: Assignment,
     workers: list[dict[str, Any]],
-    started: list[tuple[int, str]],
+    started: list[tuple[Any, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """TensorFlow sees that one alone, XLA is used where it works, and others are told the GPU's name."""
@@ -120,8 +127,9 @@ def test_a_worker_trains_on_the_gpu_that_it_claimed(
 
     carry_out(replace(assignment, device=wish), events.append, never)
 
-    ((told_wish, precision, emit, must_stop, _),) = asked
+    ((told_wish, precision, emit, must_stop, engines),) = asked
     assert (told_wish, precision, must_stop) == (wish, "float32", never)
+    assert engines == choose_engines(EngineWish(), NAMED["article"])
     emit(Notice("seen"))
     assert events[-1] == Notice("seen")
     assert started == [(3, make_gpu(4).uuid)]
@@ -138,10 +146,68 @@ def test_a_worker_on_the_cpu_is_known_as_such(assignment: Assignment, workers: l
     assert built["identity"].gpu is None
 
 
+def test_a_worker_of_packs_leaves_its_gpu_to_jax(
+    assignment: Assignment,
+    workers: list[dict[str, Any]],
+    started: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TensorFlow, which stores and scores, uses the CPU beside it; trials tell what trained them."""
+    gpu, built = make_gpu(4), []
+    device = Device(Claim(gpu, 1, ()), engine="packed")
+    monkeypatch.setattr("search.assignment.take_device", lambda *_: device)
+
+    def build_runner(*arguments: Any) -> str:
+        assert len(started) == 2
+        built.append(arguments)
+        return "runner"
+
+    monkeypatch.setattr("search.assignment.build_runner", build_runner)
+    wish = EngineWish("auto", 5)
+
+    carry_out(replace(assignment, engine=wish, precision="auto"), lambda event: None, never)
+
+    assert started == [(3, gpu.uuid, "hidden"), ("jax", gpu.uuid)]
+    ((_, _, *given, _),) = built
+    assert given == [device, wish, "auto"]
+    (worker,) = workers
+    assert (worker["runner"], worker["engine"]) == ("runner", "packed")
+    assert worker["identity"].gpu == "Card (GPU-00000004)"
+
+
+def test_packs_train_on_the_cpu_where_they_are_asked_for(
+    assignment: Assignment, workers: list[dict[str, Any]], started: list[tuple[Any, ...]]
+) -> None:
+    """Neither engine sees a GPU then; without the wish, the CPU trains a trial at a time."""
+    pytest.importorskip("jax")
+    from search.packed_runner import PackedRunner
+
+    for wish in (EngineWish("packed", 2), EngineWish("auto", 2), EngineWish("single")):
+        carry_out(replace(assignment, engine=wish), lambda event: None, never)
+
+    assert started == [(3, "-1", "hidden"), ("jax", "-1"), (3, "-1"), (3, "-1")]
+    assert [worker["engine"] for worker in workers] == ["packed", "tensorflow", "tensorflow"]
+    assert [isinstance(worker["runner"], PackedRunner) for worker in workers] == [True, False, False]
+
+
+def test_packs_without_jax_are_told_before_anything_starts(
+    assignment: Assignment,
+    workers: list[dict[str, Any]],
+    started: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No GPU is claimed for them."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("search.assignment.take_device", lambda *_: pytest.fail("a device was taken"))
+    with pytest.raises(EngineError, match="--engine packed needs JAX"):
+        carry_out(replace(assignment, engine=EngineWish("packed")), lambda event: None, never)
+    assert (started, workers) == ([], [])
+
+
 def test_a_worker_without_a_gpu_does_nothing(
     assignment: Assignment,
     workers: list[dict[str, Any]],
-    started: list[tuple[int, str]],
+    started: list[tuple[Any, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It fails with the reason; or it was told to stop, and ends."""
@@ -220,6 +286,7 @@ def test_a_database_that_is_away_is_given_up_when_told_to_stop(
 def test_an_assignment_travels_to_another_process(assignment: Assignment) -> None:
     """As it is, its policy included."""
     wish = DeviceWish("gpu", True, 2, Path("/somewhere"))
-    there = replace(assignment, policy=CheckpointPolicy(1.0, 3), device=wish)
+    engine = EngineWish("packed", 8)
+    there = replace(assignment, policy=CheckpointPolicy(1.0, 3), device=wish, engine=engine)
 
     assert pickle.loads(pickle.dumps(there)) == there

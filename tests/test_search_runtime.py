@@ -86,6 +86,56 @@ print(read_visible_devices())
     assert python(script) == "0 -1 []\nNone\n"
 
 
+def test_tensorflow_leaves_its_gpu_to_others(python: Callable[[str], str]) -> None:
+    """It looks for none, though one that it does not see would be an error else."""
+    script = """
+from search.runtime import read_visible_devices, start_tensorflow
+start_tensorflow(1, "GPU-00000007", hides_gpu=True)
+import tensorflow as tf
+assert read_visible_devices() == "GPU-00000007"
+assert tf.config.get_visible_devices("GPU") == []
+assert tf.config.list_logical_devices("GPU") == []
+print(float(tf.reduce_sum(tf.ones(3))))
+"""
+    assert python(script) == "3.0\n"
+
+
+def test_jax_starts_on_the_cpu_whatever_was_visible_before(python: Callable[[str], str]) -> None:
+    """And beside TensorFlow, which has started."""
+    pytest.importorskip("jax")
+    script = """
+import os
+os.environ |= {"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cuda"}
+from search.runtime import NO_GPU, read_visible_devices, start_jax, start_tensorflow
+start_tensorflow(1, NO_GPU, hides_gpu=True)
+start_jax(NO_GPU)
+import jax
+print(read_visible_devices(), [device.platform for device in jax.devices()])
+print(float(jax.numpy.ones(3).sum()), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
+"""
+    assert python(script) == "-1 ['cpu']\n3.0 false\n"
+
+
+def test_a_gpu_that_jax_does_not_see_is_an_error(python: Callable[[str], str]) -> None:
+    """It must not train on the CPU instead, though it was imported; what a user says of its memory stays."""
+    pytest.importorskip("jax")
+    script = """
+import os
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true"
+import jax  # as Keras does
+from search.errors import GpuError
+from search.runtime import read_visible_devices, start_jax
+try:
+    start_jax("GPU-00000007")
+except GpuError as error:
+    print(error)
+print(read_visible_devices(), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
+"""
+    told, then = python(script).splitlines()
+    assert told.startswith("JAX does not see the GPU GPU-00000007: ")
+    assert then == "GPU-00000007 true"
+
+
 def machine(root: Path, **files: str) -> Path:
     """Linux's files about memory, where 8 GB are available."""
     contents = {

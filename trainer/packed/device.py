@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import numpy as np
@@ -47,17 +48,19 @@ def telling_out_of_memory() -> Iterator[None]:
         raise
 
 
-def find_devices() -> None:
-    """Let JAX look for its devices, once for the process.
+def find_devices(kind: Literal["cpu", "cuda"]) -> None:
+    """Let JAX look for its devices, once for the process, and use those of a kind alone.
 
     Raises:
-        RuntimeError: It finds none of the kind that it is to use.
+        RuntimeError: It finds none.
     """
+    # JAX_PLATFORMS is read when JAX is imported, which Keras does as well.
+    jax.config.update("jax_platforms", kind)  # type: ignore[no-untyped-call]  # JAX tells no types here
     try:
         jax.local_devices()
     # So JAX tells that it knows nothing of that kind (0.10).
     except AssertionError as error:
-        raise RuntimeError("it loaded no plugin for devices of that kind") from error
+        raise RuntimeError(f"it loaded no plugin for {kind}") from error
 
 
 def read_memory() -> tuple[int, int | None]:

@@ -32,7 +32,7 @@ def choose_slots(
     most: int = MOST_SLOTS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Slots for packs of recipes like this one: 1, 4, 16 or 64, as many as pay and have room.
+    """Slots for packs of recipes like this one: 1, 4, 16, 64 or `most`, as many as pay and have room.
 
     Args:
         recipe: A typical one.
