@@ -16,6 +16,7 @@ import sample
 from search.assignment import Assignment, carry_out
 from search.cli.terminal import end_process
 from search.cli.worker import StopRequest
+from search.engines import EngineWish
 from search.events import EpochEnded, Event, Notice, TrialEnded, TrialStarted
 from search.policy import CheckpointPolicy
 
@@ -54,6 +55,7 @@ def main(url: str, log: str, *options: str) -> None:
             precision="float32",
             lease_seconds=values.get("lease", 60.0),
             policy=policy,
+            engine=EngineWish(values.get("engine", "auto"), values.get("slots")),
             digests=sample.DIGESTS,
         )
         carry_out(assignment, tell, stop, stop.defer)

@@ -314,6 +314,64 @@ def test_trials_killed_at_every_epoch_end_as_those_that_ran_through(
             assert np.array_equal(array, other[name]), name
 
 
+SMALL: dict[str, Any] = {"width": 0.25, "blocks": 2, "dense_units": 16, "batch_size": 32}
+SMALL_NETWORKS = Space(
+    "small.toml",
+    (*(NumberRange(name, value, value) for name, value in SMALL.items()), NumberRange("epochs", 1, 100)),
+)
+"""Of one shape, and of trials so long that the pruner judges none of those below."""
+
+
+def test_trials_of_a_pack_go_on_elsewhere_when_its_worker_is_killed(
+    tmp_path: Path, fleets: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that were in its slots, from the last epoch that each has stored, in a pack of another size."""
+    pytest.importorskip("jax")
+    # Compiling takes most of the time.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    fleet = fleets(url, tmp_path, wishes=Wishes(SMALL_NETWORKS, None, 320), total=5)
+    database = open_database(url)
+    opened = open_study(database, "sample")
+    # Of another shape.
+    opened.study.tell(opened.study.ask(), state=TrialState.FAIL)
+    for seed in range(4):
+        recipe = Recipe(epochs=3, seed=seed, **SMALL)
+        params = params_of(recipe, SMALL_NETWORKS)
+        opened.study.enqueue_trial(params, user_attrs={RECIPE_KEY: recipe.to_dict()})
+    database.close()
+    packed = ('engine="packed"', "checkpoint_epochs=1")
+    fleet.options = (*packed, "slots=3", "kill_after=2")
+
+    fleet.start()
+    killed = fleet.processes[0]
+    assert killed.wait(timeout=WAIT_SECONDS) == -signal.SIGKILL, errors_of(fleet)
+    left = trials_of(url)[1:]
+    assert [trial.state.name for trial in left] == ["RUNNING"] * 3 + ["WAITING"]
+    reached = [len(trial.intermediate_values) for trial in left]
+    # It was killed while it reported the second epoch.
+    assert reached == [2, 1, 1, 0]
+
+    fleet.options = (*packed, "slots=2")
+    fleet.start()
+    assert fleet.processes[1].wait(timeout=WAIT_SECONDS) == 0, errors_of(fleet)
+    started = {
+        event["trial"]: event["epoch"]
+        for event in fleet.events()
+        if event["kind"] == "TrialStarted" and event["pid"] != killed.pid
+    }
+    assert started == {1: 3, 2: 2, 3: 2, 4: 1}
+    trials = trials_of(url)[1:]
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    for trial in trials:
+        assert sorted(trial.intermediate_values) == [1, 2, 3]
+        assert trial.user_attrs["worker"]["engine"] == "packed"
+    outcome = Outcome()
+    check_round(url, 5, fleet.events(), outcome)
+    # The one that failed above counts as what did not finish.
+    assert [line.split(",")[0] for line in outcome.wrong] == ["5 trials were to finish"]
+
+
 def test_a_worker_told_to_stop_at_any_moment_leaves_nothing_running(
     server: PostgresServer, tmp_path: Path, fleets: Callable[..., Fleet]
 ) -> None:

@@ -74,13 +74,13 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
             "run",
             "storage study data space max-epochs train-samples seed artifacts trials target minutes"
             " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks"
-            " workers output debug",
+            " engine slots workers output debug",
         ),
         (
             "worker",
             "storage study data space max-epochs train-samples seed artifacts trials target minutes"
             " precision lease checkpoint-seconds checkpoint-epochs device allow-cpu workers-per-gpu locks"
-            " threads debug",
+            " engine slots threads debug",
         ),
         ("init", "storage study space max-epochs train-samples seed artifacts trials target debug"),
         ("status", "storage study json watch debug"),
@@ -89,7 +89,8 @@ def test_every_command_and_option_is_explained(cli: Cli, name: str) -> None:
         (
             "confirm",
             "storage study data top seeds against again abandon minutes precision lease checkpoint-seconds"
-            " checkpoint-epochs device allow-cpu workers-per-gpu locks workers output json debug",
+            " checkpoint-epochs device allow-cpu workers-per-gpu locks engine slots workers output json"
+            " debug",
         ),
         ("plot", "storage study output debug"),
         (
@@ -153,6 +154,13 @@ def test_the_command_line_imports_nothing_heavy(python: Callable[[str], str]) ->
         (["run", "--workers", "0"], ["--workers"]),
         (["run", "--workers-per-gpu", "0"], ["--workers-per-gpu", "0 is not in the range"]),
         (["worker", "--device", "tpu"], ["--device", "'tpu' is not one of 'auto', 'gpu', 'cpu'"]),
+        (["run", "--engine", "jax"], ["--engine", "'jax' is not one of 'auto', 'single', 'packed'"]),
+        (["run", "--slots", "0"], ["--slots", "'0' is neither 'auto' nor a whole number from 1 to 1024"]),
+        (["worker", "--slots", "1025"], ["--slots", "'1025' is neither 'auto' nor a whole number"]),
+        (["worker", "--slots", "-1"], ["--slots", "'-1' is neither 'auto' nor"]),
+        (["worker", "--slots", "4.0"], ["--slots", "'4.0' is neither 'auto' nor"]),
+        (["worker", "--slots", "²"], ["--slots", "'²' is neither 'auto' nor"]),
+        (["run", "--slots", "9" * 5000], ["--slots", "9' is neither 'auto' nor"]),
         (["run", "--max-epochs", "0"], ["--max-epochs", "1<=x<=10000"]),
         (["run", "--train-samples", "40001"], ["--train-samples", "1<=x<=40000"]),
         (["run", "--seed", "-1"], ["--seed"]),

@@ -24,6 +24,7 @@ from test_search_fleet import study_at
 
 from search.assignment import Assignment
 from search.device import ADVICE, DeviceWish
+from search.engines import EngineWish
 from search.fleet import Stop
 from search.gpu_claims import claim_slot, count_free
 from search.gpus import parse_list
@@ -164,12 +165,15 @@ def test_options_come_from_variables_too(
     cli: Cli, fleets: list[tuple[Assignment, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """An option wins; an empty variable says nothing."""
-    variables = {"DEVICE": "cpu", "ALLOW_CPU": "1", "WORKERS_PER_GPU": "4"}
+    variables = {
+        **{"DEVICE": "cpu", "ALLOW_CPU": "1", "WORKERS_PER_GPU": "4"},
+        **{"ENGINE": "single", "SLOTS": "12"},
+    }
     for name, value in variables.items():
         monkeypatch.setenv(f"CNN_SEARCH_{name}", value)
     assert cli("run").code == 0
     options = ("--device", "auto", "--workers-per-gpu", 2, "--locks", tmp_path / "mine")
-    assert cli("run", *options).code == 0
+    assert cli("run", *options, "--engine", "auto", "--slots", "auto").code == 0
     for name in variables:
         monkeypatch.setenv(f"CNN_SEARCH_{name}", "")
     assert cli("run").code == 0
@@ -178,6 +182,47 @@ def test_options_come_from_variables_too(
     assert first == DeviceWish("cpu", True, 4, tmp_path / "locks")
     assert second == DeviceWish("auto", True, 2, tmp_path / "mine")
     assert third == DeviceWish("auto", False, 1, tmp_path / "locks")
+    engines = [assignment.engine for assignment, _ in fleets]
+    assert engines == [EngineWish("single", 12), EngineWish("auto", None), EngineWish("auto", None)]
+
+
+def test_packs_on_the_cpu_have_one_worker(
+    cli: Cli, fleets: list[tuple[Assignment, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains several trials on all cores; who asks for more workers gets them."""
+    pytest.importorskip("jax")
+    monkeypatch.setattr("search.runtime.count_cores", lambda: 4)
+    for options in ((), ("--workers", 3), ("--slots", 5)):
+        assert cli("run", "--device", "cpu", "--engine", "packed", *options).code == 0
+    assert [workers for _, workers in fleets] == [1, 3, 1]
+    wishes = [assignment.engine for assignment, _ in fleets]
+    assert wishes == [EngineWish("packed", None)] * 2 + [EngineWish("packed", 5)]
+
+
+def test_packs_on_gpus_have_a_worker_for_each(
+    cli: Cli, fleets: list[tuple[Assignment, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where JAX can use them; else it is told, and the CPU trains."""
+    pytest.importorskip("jax")
+    monkeypatch.setattr("search.device.has_jax_cuda", lambda: True)
+    assert cli("run", "--engine", "packed").code == 0
+    monkeypatch.setattr("search.device.has_jax_cuda", lambda: False)
+    ended = cli("run", "--engine", "packed")
+    assert ended.code == 0
+    assert "training on the CPU: JAX has no CUDA libraries here for NVIDIA H100" in ended.err
+    assert [(workers, work.device.device) for work, workers in fleets] == [(2, "auto"), (1, "cpu")]
+    assert_refused(cli("run", "--engine", "packed", "--device", "gpu"), "JAX has no CUDA libraries here")
+
+
+def test_packs_without_jax_are_refused(
+    cli: Cli, fleets: list[tuple[Assignment, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `run` before it starts workers, and by a worker; with what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for command in ("run", "worker"):
+        ended = cli(command, "--engine", "packed", "--device", "cpu")
+        assert_refused(ended, "cnn-search: --engine packed needs JAX (pip install 'cnn-search[jax]')")
+    assert fleets == []
 
 
 @pytest.mark.full_data

@@ -335,6 +335,43 @@ def test_memory_that_runs_out_halves_the_pack(opened: OpenStudy, work: Work, pac
     assert [slots for _, slots, _ in packs.made] == [4, 2]
 
 
+def test_a_state_that_cannot_be_had_when_memory_runs_out_is_one_trials_loss(
+    opened: OpenStudy, work: Work, packs: Packs
+) -> None:
+    """It has another try, from its last checkpoint, and its neighbour goes on in the smaller pack."""
+    for seed in range(2):
+        enqueue(opened, dataclasses.replace(RECIPE, seed=seed))
+
+    def make(key: PackKey, slots: int, data: PackData, precision: Any) -> Any:
+        pack = packs(key, slots, data, precision)
+        if slots == 1:
+            return pack
+
+        class Full:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(pack, name)
+
+            def run_epoch(self, _: Any) -> Any:
+                raise OutOfMemoryError("the device is out of memory: 2 slots")
+
+            def save(self, slot: int) -> TrainingState:
+                if slot == 0:
+                    raise OutOfMemoryError("the device is out of memory: a copy")
+                return pack.save(slot)
+
+        return Full()
+
+    log = work(3, make_pack=make)
+
+    first, second = opened.study.trials[1:]
+    assert (first.state.is_finished(), second.state.is_finished()) == (True, True)
+    assert "the device is out of memory: a copy" in first.user_attrs[FAILURE_KEY]
+    assert FAILURE_KEY not in second.user_attrs
+    ended = [(event.number, event.state) for event in log.of(TrialEnded)]
+    assert ended[0] == (1, "waiting")
+    assert sorted(number for number, _ in ended) == [1, 1, 2]
+
+
 def test_a_program_that_fails_is_no_trials_fault(
     opened: OpenStudy, work: Work, packs: Packs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""search.runners: what trains a study's trials; sizes, precision and what is told of them, without training."""
+"""search.runners: what trains a study's trials: sizes, precision, what is told of them; no training."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

@@ -410,6 +410,19 @@ def test_augmenting_trials_train_in_a_pack_as_alone(data: PackData) -> None:
     assert not np.allclose(pack.save(0).weights[0], alone.weights[0], atol=1e-6)
 
 
+def test_a_trial_that_changes_no_images_trains_in_a_pack_that_does(
+    data: PackData, alone: TrainingState
+) -> None:
+    """It ends as in a pack that changes none, beside one that changes all of its own."""
+    key = dataclasses.replace(KEY, augments=True)
+    assert key.takes(RECIPE)
+    assert not KEY.takes(dataclasses.replace(RECIPE, flip=True))
+    assert not key.takes(dataclasses.replace(RECIPE, batch_size=32))
+    pack = Pack(key, 2, data)
+    pack.load(1, pack.begin(dataclasses.replace(OTHER, cutout=9, rotation=20.0)))
+    assert_near(train(pack, RECIPE), alone)
+
+
 @pytest.mark.parametrize(("steps", "block"), [(1, 1), (125, 125), (126, 63), (625, 125), (313, 105)])
 def test_gpus_get_an_epoch_in_equal_blocks(steps: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most `LONGEST_BLOCK` steps each, so that little goes beyond the epoch."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sample
 
-jax = pytest.importorskip("jax")
+pytest.importorskip("jax")
 
 from quick_jax import compile_quickly  # noqa: F401  # a fixture
 

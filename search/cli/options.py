@@ -19,6 +19,8 @@ TRAIN_IMAGES: Final = 40_000
 """`trainer.cifar10.TRAIN_IMAGES`, whose module would make `--help` wait for numpy."""
 DEFAULT_STORAGE: Final = "sqlite:///cnn-search.db"
 DEFAULT_STUDY: Final = "cifar10"
+MOST_SLOTS: Final = 1024
+"""Trials in a program."""
 LEAST_PERCENT: Final = 10
 """From here on, a number that should be a share is taken for percent: chance alone gives 10 %."""
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -209,10 +211,6 @@ workers_option = click.option(
     type=click.IntRange(1),
     help="Processes that train. [default: one for each core, up to 8; or for each free place on GPUs]",
 )
-
-
-MOST_SLOTS: Final = 1024
-"""Trials in a program."""
 
 
 def _check_minutes(minutes: float | None) -> float | None:
