@@ -138,6 +138,10 @@ def test_gpu_workers_see_every_gpu_and_claim_one() -> None:
         assert SERVICES[name]["build"]["target"] == "gpu"
         assert SERVICES[name]["environment"]["CNN_SEARCH_DEVICE"] == "gpu"
         assert filled(SERVICES[name]["environment"]["CNN_SEARCH_WORKERS_PER_GPU"]) == "1"
+        for variable in ("ENGINE", "SLOTS"):
+            environment = SERVICES[name]["environment"]
+            assert environment[f"CNN_SEARCH_{variable}"] == f"${{{variable}:-auto}}"
+            assert "CNN_SEARCH_" + variable not in SERVICES["worker"]["environment"]
 
 
 def test_our_containers_may_do_little() -> None:
