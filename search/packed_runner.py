@@ -256,7 +256,9 @@ class PackedRunner:
 
         def store() -> None:
             running.keep(result.state)
-            running.look()
+            if result.status == "finished":
+                # Others may have been scored before it. One that was pruned would train on, so it is stored.
+                running.look()
             running.finish(result, self._evaluator)
 
         def finish() -> None:

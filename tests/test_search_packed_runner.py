@@ -251,6 +251,24 @@ def test_a_pruned_trial_leaves_its_slot_to_the_next(
     assert sum(isinstance(event, EpochEnded) and event.number == 1 for event in told[:third]) == 1
 
 
+def test_a_trial_is_pruned_though_its_worker_is_told_to_stop(
+    opened: OpenStudy, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handed back, it would train to the next rung; one that has to be scored still is handed back."""
+    monkeypatch.setattr("search.running_trial.is_hopeless", lambda trial: trial.number == 1)
+    enqueue(opened, RECIPE)
+    enqueue(opened, dataclasses.replace(RECIPE, epochs=1))
+    log = Log()
+
+    work(3, log, must_stop=lambda: bool(log.of(EpochEnded)))
+
+    pruned, scored = opened.study.trials[1:]
+    assert (pruned.state, scored.state) == (TrialState.PRUNED, TrialState.WAITING)
+    work(3)
+    assert opened.study.trials[2].state == TrialState.COMPLETE
+    assert sorted(opened.study.trials[2].intermediate_values) == [1]
+
+
 def test_a_slot_that_diverges_harms_no_other(
     opened: OpenStudy, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
