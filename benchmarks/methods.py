@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -23,6 +23,7 @@ from trainer.recipe import ARTICLE
 
 SAMPLERS: dict[str, Callable[[Settings], BaseSampler]] = {
     "random": lambda settings: RandomSampler(seed=settings.seed),
+    "whole": lambda settings: WholeRandomSampler(seed=settings.seed),
     "tpe": lambda settings: TPESampler(seed=settings.seed),
     "gp": lambda settings: GPSampler(seed=settings.seed, deterministic_objective=False),
     "cmaes": lambda settings: CmaEsSampler(seed=settings.seed),
@@ -62,10 +63,30 @@ class SparseStartSampler(TrialSeededSampler):
         )
 
 
+class WholeRandomSampler(RandomSampler):
+    """Random search whose trials may all take all epochs."""
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As `RandomSampler`'s, but for epochs."""
+        value = super().sample_independent(study, trial, param_name, param_distribution)
+        return param_distribution.high if isinstance(param_distribution, IntDistribution) else value
+
+
 RANDOM = "random/none"
 """What the others are compared with."""
 PAIRS = (
-    *("random/halving2", "tpe/none", "tpe/median", "tpe/patient", "tpe/halving2", "tpe/halving3"),
+    *(
+        "whole/none",
+        "whole/halving2",
+        "random/halving2",
+        "tpe/none",
+        "tpe/median",
+        "tpe/patient",
+        "tpe/halving2",
+        "tpe/halving3",
+    ),
     *("tpe/halving4", "tpe/hyperband", "gp/none", "gp/halving2", "cmaes/none", "cmaes/halving2"),
 )
 

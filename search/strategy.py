@@ -1,10 +1,12 @@
 """How a study's recipes are chosen, and which trials are stopped early."""
 
 import warnings
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -13,10 +15,17 @@ from optuna.trial import FrozenTrial, Trial
 
 from search.study import OpenStudy, Settings
 
+Value = TypeVar("Value")
+
 FIRST_RUNG_LEAST: Final = 2
 """The pruner judges no trial before this epoch."""
 FIRST_RUNG_DIVISOR: Final = 25
 """The pruner judges first after this part of the space's longest trial."""
+
+EPOCHS: Final = "epochs"
+"""The parameter whose draws are not left to TPE alone."""
+WHOLE_SHARE: Final = 0.8
+"""How many of the trials may take all epochs of the space."""
 
 YARDSTICK: Final = 0
 """The article's own recipe, which every study trains to its end: what others are compared with."""
@@ -51,6 +60,10 @@ class TrialSeededSampler(TPESampler):
 
     Optuna's own begins its random numbers anew in each process: with the study's seed, every further run and
     every worker beside it would draw the same recipes again.
+
+    Most trials may take all epochs of the space. How many a trial needs is found by pruning, epoch by epoch;
+    one that may not go on cannot show more, and costs the same up to there (`benchmarks/replay.py`,
+    docs/search.md). The rest draws its epochs from the whole range.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,6 +83,31 @@ class TrialSeededSampler(TPESampler):
         self._rng.rng.seed(seed)
         self._random_sampler._rng.rng.seed(seed)
         super().before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What is modelled together: as `TPESampler`'s, without epochs."""
+        return _without_epochs(super().infer_relative_search_space(study, trial))
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As `TPESampler`'s, which would draw all of a group."""
+        return _without_epochs(super().sample_relative(study, trial, search_space))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As `TPESampler`'s, but for epochs: all of them in most trials, any number in the others."""
+        if param_name != EPOCHS:
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        if self._rng.rng.random() < WHOLE_SHARE:
+            assert isinstance(param_distribution, IntDistribution)
+            return param_distribution.high
+        return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _without_epochs(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if name != EPOCHS}
 
 
 def build_pruner(settings: Settings) -> BasePruner:

@@ -75,6 +75,25 @@ def test_the_sampler_learns_from_fields_that_some_trials_have(
     assert sum(steps[20:]) > sum(steps[:20])
 
 
+@pytest.mark.parametrize("name", ["article", "everything"])
+def test_most_trials_may_take_all_epochs(database: Database, name: str) -> None:
+    """Before and after the sampler has learnt, with conditions and without; others draw any number."""
+    space = NAMED[name].cap_epochs(50)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(space))[0])
+    epochs = []
+    for number in range(40):
+        trial = study.ask()
+        recipe = suggest(trial, space, number)
+        assert trial.params["epochs"] == recipe.epochs
+        # Short ones look best.
+        study.tell(trial, 1 / recipe.epochs)
+        epochs.append(recipe.epochs)
+    drawn = epochs[1:]
+    assert 24 <= drawn.count(50) <= 37
+    assert len({*drawn}) > 3
+    assert all(5 <= one <= 50 for one in drawn)
+
+
 def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list[bool]]:
     """A trial that reported these, epoch by epoch, and the pruner's verdict after each."""
     trial = study.ask()
