@@ -262,10 +262,9 @@ def measure_fit() -> dict[str, float]:
 def measure_many() -> dict[str, float]:
     """Resident memory over 200 trials of all optimizers on little data, stored and scored."""
     start_tensorflow()
-    from search.single_runner import TRIALS_OF_KERNELS
     from trainer.data import load
     from trainer.evaluation import Evaluator
-    from trainer.model import forget_models
+    from trainer.model import TRIALS_OF_KERNELS, forget_models
     from trainer.model_file import model_from_bytes, model_to_bytes
     from trainer.precision import choose_precision
     from trainer.recipe import OPTIMIZERS, Recipe

@@ -98,7 +98,7 @@ def carry_out(
         data = load(assignment.data, digests=assignment.digests)
         worker = Worker(
             opened,
-            build_runner(opened, data, device, assignment.engine, assignment.precision, emit),
+            build_runner(opened, data, device, assignment.engine, assignment.precision, emit, must_stop),
             emit,
             identity=own_identity(None if device.gpu is None else str(device.gpu)),
             must_stop=must_stop,

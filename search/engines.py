@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from search.errors import EngineError
-from search.packing import MOST_SHAPES, count_shapes
+from search.packing import shares_programs
 from search.space import Space
 from trainer.state import EngineKind
 
@@ -42,7 +42,7 @@ def choose_engines(wish: EngineWish, space: Space) -> tuple[EngineKind, ...]:
             if not has_jax:
                 raise EngineError("--engine packed needs JAX (pip install 'cnn-search[jax]')")
             return ("packed",)
-        case "auto" if has_jax and count_shapes(space) <= MOST_SHAPES:
+        case "auto" if has_jax and shares_programs(space):
             return ("packed", "tensorflow")
     return ("tensorflow",)
 

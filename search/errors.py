@@ -49,7 +49,3 @@ class GpuUnusedError(GpuError):
 
 class EngineError(SearchError):
     """What is to train is not installed."""
-
-
-class PackFailed(SearchError):
-    """The program that trained several trials failed: nobody knows which of them is to blame, if any."""

@@ -1,21 +1,18 @@
 """Several trials in one program: each in a slot, which the next one takes when it has ended."""
 
+import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final
 
-from search.errors import PackFailed
 from search.events import Event, Notice
+from search.finisher import Finisher
 from search.pack_plan import PackPlan
 from search.running_trial import Interrupted, RunningTrial
-from storage.outages import explain
-from trainer.errors import OutOfMemoryError
+from search.trial_run import describe_failure
+from trainer.errors import DeviceError, OutOfMemoryError
 from trainer.evaluation import Evaluator
-from trainer.model import forget_models
 from trainer.packed.device import PackData
 from trainer.packed.pack import Pack, PackKey, SlotEpoch
 from trainer.precision import Precision
@@ -23,12 +20,9 @@ from trainer.recipe import Recipe
 from trainer.state import StateError, TrainingState
 from trainer.training import TrainingResult
 
+LOG: Final = logging.getLogger(__name__)
 STEPS_SECONDS: Final = 1.0
 """How often it is told how far an epoch is; a pack looks more often."""
-WAIT_SECONDS: Final = 0.2
-"""How long to wait for a trial that is being finished, where nothing else is to be done."""
-TRIALS_OF_KERNELS: Final = 20
-"""TensorFlow's kernels are freed once in so many trials."""
 
 
 @dataclass(eq=False)
@@ -56,7 +50,6 @@ class PackedRunner:
         plan: PackPlan,
         data: PackData,
         evaluator: Evaluator,
-        precision: Precision,
         emit: Callable[[Event], None],
         *,
         make_pack: Callable[[PackKey, int, PackData, Precision], Pack] = Pack,
@@ -67,17 +60,14 @@ class PackedRunner:
             plan: Which packs there may be.
             data: What they train and validate on, on the device.
             evaluator: Scores what they trained.
-            precision: What trials that begin here train in.
             emit: Told what concerns no single trial.
             make_pack: Makes a pack.
         """
-        self._plan, self._data, self._evaluator, self._precision = plan, data, evaluator, precision
+        self._plan, self._data = plan, data
         self._emit, self._make_pack = emit, make_pack
         self._seats: dict[_Kind, _Seats] = {}
         self._in_hand: RunningTrial | None = None
-        self._finisher = ThreadPoolExecutor(1, "finish")
-        self._finishing: deque[tuple[Future[None], RunningTrial]] = deque()
-        self._finished = 0
+        self._finisher = Finisher(evaluator)
         self._ended: list[RunningTrial] = []
         self._told_at = 0.0
 
@@ -89,7 +79,7 @@ class PackedRunner:
     @property
     def is_idle(self) -> bool:
         """Whether it has no trial."""
-        return not (self._count() or self._in_hand or self._finishing or self._ended)
+        return not (self._count() or self._in_hand or self._ended) and self._finisher.is_idle
 
     def admit(self, running: RunningTrial) -> None:
         """Let a trial begin, in a slot if one is free for it, else as soon as one is."""
@@ -100,7 +90,7 @@ class PackedRunner:
         else:
             self._ended.append(running)
 
-    def advance(self) -> Sequence[RunningTrial]:
+    def advance(self) -> None:
         """Train an epoch of a pack, of each in turn; see to the trials that it ends, and fill their slots."""
         self._place()
         due = [kind for kind, seats in self._seats.items() if seats.trials]
@@ -108,30 +98,31 @@ class PackedRunner:
             # The last one's turn comes last again.
             self._seats[due[0]] = self._seats.pop(due[0])
             self._train(due[0])
-        elif self._finishing:
-            wait([self._finishing[0][0]], timeout=WAIT_SECONDS)
+        else:
+            self._finisher.wait()
         # States that wait to be stored take memory: training must not run away from storing.
-        self._collect(most_waiting=max(self._plan.capacity, 2))
-        return self._take_ended()
+        self._finisher.collect(self._ended, most_waiting=max(self._plan.capacity, 2))
 
-    def close(self, *, saves: bool = True) -> Sequence[RunningTrial]:
+    def take_ended(self) -> Sequence[RunningTrial]:
+        """The trials that have ended since it was last asked, each with its end."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self, *, saves: bool = True) -> None:
         """Hand back all that trains, and wait for what is being finished."""
-        self._hand_all_back(saves=saves)
-        self._collect(most_waiting=0)
-        self._finisher.shutdown()
-        return self._take_ended()
+        try:
+            self._hand_all_back(saves=saves)
+            self._finisher.collect(self._ended, most_waiting=0)
+        finally:
+            self._finisher.close()
 
     def drop(self) -> None:
         """Leave all trials as they are."""
-        self._finisher.shutdown(wait=False, cancel_futures=True)
+        self._finisher.drop()
         self._seats.clear()
 
     def _count(self) -> int:
         return sum(len(seats.trials) for seats in self._seats.values())
-
-    def _take_ended(self) -> list[RunningTrial]:
-        ended, self._ended = self._ended, []
-        return ended
 
     def _place(self) -> None:
         """Give the trial in hand a slot, if there is one."""
@@ -158,10 +149,10 @@ class PackedRunner:
             running.begin_anew(problem)
             state = None
         if state is None:
-            state = TrainingState.begin(running.recipe, self._precision, "packed")
+            state = TrainingState.begin(running.recipe, self._plan.precision, "packed")
         if state.epoch >= running.recipe.epochs:
             # It was trained to its end before, and not stored.
-            self._finish(running, TrainingResult("finished", state))
+            self._finisher.submit(running, TrainingResult("finished", state))
             return True
         seats = self._open(self._plan.key_of(running.recipe), state.precision)
         if seats is None or not seats.pack.free_slots:
@@ -183,43 +174,42 @@ class PackedRunner:
                     return None
                 # Its arrays take memory.
                 del self._seats[empty[0]]
-            slots = self._plan.slots_of(key)
+            slots = self._plan.slots_of(key, precision)
             while True:
                 try:
                     self._seats[kind] = _Seats(self._make_pack(key, slots, self._data, precision))
                     break
-                except OutOfMemoryError as error:
+                except (OutOfMemoryError, DeviceError) as error:
                     if slots == 1:
                         raise
                     slots = self._halve(slots, str(error))
         return self._seats[kind]
 
-    def _halve(self, slots: int, lack: str) -> int:
+    def _halve(self, slots: int, reason: str) -> int:
         """What to go on with where so many slots are too many, said and planned with."""
         half = slots // 2
         self._plan = replace(self._plan, slots=min(self._plan.slots, half))
-        self._emit(Notice(f"{slots} slots are too many, going on with {half}: {lack}"))
+        self._emit(Notice(f"a program of {slots} slots failed, going on with {half}: {reason}"))
         return half
 
     def _train(self, kind: _Kind) -> None:
         """Train an epoch of a pack."""
-        seats, lack = self._seats[kind], ""
+        seats, reason = self._seats[kind], ""
         try:
             outcome = seats.pack.run_epoch(lambda done, total: self._look(seats, done, total))
         except Interrupted:
             self._hand_all_back()
             return
-        except OutOfMemoryError as error:
-            lack = str(error)
-        # Nobody knows which trial is to blame, if any; each has so many tries, here or elsewhere.
+        # Nobody knows which trial is to blame, if any, as long as there are several.
         except Exception as error:  # noqa: BLE001
-            reason = f"{type(error).__name__}: {explain(error)}"
-            self._fail(kind, PackFailed(f"the program of {len(seats.trials)} trials failed: {reason}"))
-            return
-        if lack:
-            # Whose traceback would hold what is to be freed.
+            if seats.pack.slots == 1:
+                self._fail(kind, error)
+                return
+            reason = str(error) if isinstance(error, OutOfMemoryError) else describe_failure(error)
+        if reason:
+            # The error's traceback holds what is to be freed, and so would this.
             del seats
-            self._shrink(kind, lack)
+            self._shrink(kind, reason)
             return
         for slot, epoch in outcome.items():
             self._note_epoch(seats, slot, epoch)
@@ -238,6 +228,8 @@ class PackedRunner:
 
         def note() -> None:
             nonlocal result
+            # Epochs that were reported before are not written, which would tell.
+            running.check_lease()
             if not epoch.is_finite:
                 result = TrainingResult("diverged", pack.save(slot), epoch.result.epoch)
             elif running.note_epoch(epoch.result, lambda: pack.save(slot)):
@@ -249,61 +241,35 @@ class PackedRunner:
         if running.end is not None:
             self._ended.append(seats.leave(slot))
         elif result is not None:
-            self._finish(seats.leave(slot), result)
+            self._finisher.submit(seats.leave(slot), result)
 
-    def _finish(self, running: RunningTrial, result: TrainingResult) -> None:
-        """Store and score what a trial came to, in the other thread: it takes about a second of a CPU."""
-
-        def store() -> None:
-            running.keep(result.state)
-            if result.status == "finished":
-                # Others may have been scored before it. One that was pruned would train on, so it is stored.
-                running.look()
-            running.finish(result, self._evaluator)
-
-        def finish() -> None:
-            try:
-                running.attempt(store, is_last=True)
-            finally:
-                self._finished += 1
-                forget_models(kernels=self._finished % TRIALS_OF_KERNELS == 0)
-
-        self._finishing.append((self._finisher.submit(finish), running))
-
-    def _collect(self, most_waiting: int) -> None:
-        """Take what has been finished, and wait until no more than so many are left."""
-        while self._finishing and (len(self._finishing) > most_waiting or self._finishing[0][0].done()):
-            future, running = self._finishing.popleft()
-            future.result()
-            self._ended.append(running)
-
-    def _shrink(self, kind: _Kind, lack: str) -> None:
+    def _shrink(self, kind: _Kind, reason: str) -> None:
         """Go on in a pack of half the slots; trials that have no room in it are handed back.
 
         Args:
-            kind: The pack's.
-            lack: What was said of the memory.
+            kind: The pack's, which has several slots.
+            reason: Why.
         """
-        if self._seats[kind].pack.slots == 1:
-            self._fail(kind, OutOfMemoryError(lack))
-            return
         seats = self._seats.pop(kind)
-        self._halve(seats.pack.slots, lack)
-        trials = list(seats.trials.values())
-        for slot, running in seats.trials.items():
-            # Where not even that can be had, the trial has failed, and the others have not.
-            running.attempt(partial(_keep, running, seats.pack, slot))
+        self._halve(seats.pack.slots, reason)
+        trials = list(seats.trials.items())
+        for slot, running in trials:
+            try:
+                running.keep(seats.pack.save(slot))
+            # A device that failed gives nothing: the trial goes on from its checkpoint, and is not to blame.
+            except Exception as error:  # noqa: BLE001
+                LOG.warning("the state of slot %d is lost: %s", slot, describe_failure(error))
+                running.hand_back(saves=False)
+                self._ended.append(running)
         # Its memory has to be free before the other's is taken.
         del seats
-        for running in trials:
-            if running.end is not None:
-                self._ended.append(running)
-            elif not self._seat(running):
+        for _, running in trials:
+            if running.end is None and not self._seat(running):
                 running.hand_back()
                 self._ended.append(running)
 
     def _fail(self, kind: _Kind, error: Exception) -> None:
-        """Let an error be that of all the pack's trials, and make no more use of it."""
+        """Let an error be that of the pack's trial, and make no more use of the pack."""
 
         def fail() -> None:
             raise error
@@ -323,15 +289,10 @@ class PackedRunner:
             self._in_hand = None
 
 
-def _keep(running: RunningTrial, pack: Pack, slot: int) -> None:
-    running.keep(pack.save(slot))
-
-
 def _problem(state: TrainingState, recipe: Recipe) -> StateError | None:
     """What is wrong with going on from a checkpoint; None for nothing."""
-    if state.recipe != recipe:
-        return StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
     try:
+        state.check_recipe(recipe)
         state.check()
     except StateError as error:
         return error

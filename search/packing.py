@@ -1,6 +1,8 @@
 """Which of a study's recipes can train in one program: a space's shapes of network and batch."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from search.ranges import Choices, NumberRange
@@ -20,6 +22,21 @@ MOST_SHAPES: Final = 4
 def count_shapes(space: Space) -> float:
     """How many programs the recipes of a space need at most, infinity where a float shapes them."""
     return math.prod(_count(space.range_of(field)) for field in SHAPING)
+
+
+def shares_programs(space: Space) -> bool:
+    """Whether its recipes have few enough shapes to train in programs together."""
+    return count_shapes(space) <= MOST_SHAPES
+
+
+def shaped_recipes(space: Space) -> list[Recipe]:
+    """A recipe of each shape that a space has, which shares programs."""
+    values = [_values(space.range_of(field)) for field in SHAPING]
+    others = typical_recipe(space).to_dict()
+    return [
+        Recipe.from_dict({**others, **dict(zip(SHAPING, chosen, strict=True))})
+        for chosen in itertools.product(*values)
+    ]
 
 
 def typical_recipe(space: Space) -> Recipe:
@@ -43,6 +60,15 @@ def _count(range_: Choices | NumberRange) -> float:
     if range_.single:
         return 1
     return range_.high - range_.low + 1 if LIMITS[range_.field].kind is int else math.inf
+
+
+def _values(range_: Choices | NumberRange) -> Sequence[object]:
+    """All values of a range that has few."""
+    if isinstance(range_, Choices):
+        return range_.choices
+    if range_.single:
+        return (LIMITS[range_.field].kind(range_.low),)
+    return range(int(range_.low), int(range_.high) + 1)
 
 
 def _value(space: Space, field: str) -> object:

@@ -20,25 +20,22 @@ class Runner(Protocol):
     def admit(self, running: RunningTrial) -> None:
         """Take a trial, which has not begun; only where there is room."""
 
-    def advance(self) -> Sequence[RunningTrial]:
+    def advance(self) -> None:
         """Train for a while: to the end of a trial, or of an epoch of several.
-
-        Returns:
-            The trials that have ended since it was last asked, each with its end.
 
         Raises:
             SQLAlchemyError: The database is away. So for `StorageInternalError`.
             OutsideStoreError: A trial's files cannot be kept.
         """
 
-    def close(self, *, saves: bool = True) -> Sequence[RunningTrial]:
-        """Hand back what runs, and finish what is being finished.
+    def take_ended(self) -> Sequence[RunningTrial]:
+        """The trials that have ended since it was last asked, each with its end."""
+
+    def close(self, *, saves: bool = True) -> None:
+        """Hand back what runs, and finish what is being finished; raises what `advance` does.
 
         Args:
             saves: Whether the states are stored; else trials go on from their last checkpoints.
-
-        Returns:
-            The trials that ended by it.
         """
 
     def drop(self) -> None:

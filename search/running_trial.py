@@ -8,9 +8,9 @@ from optuna.trial import Trial
 from search.events import EpochEnded, StepsDone, TrialEnded, TrialStarted
 from search.served_study import ServedStudy
 from search.strategy import is_hopeless
-from search.trial_run import TrialRun
+from search.trial_run import TrialRun, describe_failure
 from storage.errors import LeaseLost, OutsideStoreError
-from storage.outages import DATABASE_ERRORS, explain
+from storage.outages import DATABASE_ERRORS
 from trainer.evaluation import Evaluator
 from trainer.recipe import Recipe
 from trainer.state import EpochResult, StateError, TrainingState
@@ -99,6 +99,14 @@ class RunningTrial:
             LeaseLost: Another worker has the trial.
         """
         self.check_stop()
+        self.check_lease()
+
+    def check_lease(self) -> None:
+        """Go on, or not.
+
+        Raises:
+            LeaseLost: Another worker has the trial.
+        """
         if self._terms.has_lost(self._run.trial_id, self._run.taken_at):
             raise LeaseLost(f"trial {self.number} was taken from this worker")
 
@@ -137,9 +145,12 @@ class RunningTrial:
         self._save = lambda: state
 
     def finish(self, result: TrainingResult, evaluator: Evaluator) -> None:
-        """Store what it came to; for `attempt`, as its last work."""
+        """Store what it came to; for `attempt`, as its last work.
+
+        A worker that is to stop has no time for pictures.
+        """
         self.keep(result.state)
-        self._run.finish(result, evaluator, self.look)
+        self._run.finish(result, evaluator, self.look, draws=not self._terms.must_stop())
 
     def attempt(self, work: Callable[[], None], *, is_last: bool = False) -> None:
         """Do `work`; an exception ends the trial here.
@@ -171,7 +182,7 @@ class RunningTrial:
                     raise
             # Whatever a trial meets is recorded on it, and must not end those that would come after it.
             except Exception as error:  # noqa: BLE001
-                self.failure = f"{type(error).__name__}: {explain(error)}"
+                self.failure = describe_failure(error)
                 self._run.fail(error)
             if not stays:
                 self.end = self._run.ended()
@@ -180,6 +191,8 @@ class RunningTrial:
         finally:
             if not stays:
                 self._run.let_go()
+                # What it would be saved from may be a pack.
+                self._save = None
 
     def hand_back(self, *, saves: bool = True) -> None:
         """Leave it to whoever asks next, who goes on from its last full epoch.

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
 from search.running_trial import RunningTrial
 from trainer.cifar10 import Cifar10
 from trainer.evaluation import Evaluator
-from trainer.model import forget_models
+from trainer.model import TRIALS_OF_KERNELS, forget_models
 from trainer.precision import Precision
 from trainer.state import EpochResult, StateError, TrainingState
 from trainer.training import Trainer
-
-TRIALS_OF_KERNELS: Final = 20
-"""Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
 
 
 class SingleRunner:
@@ -39,6 +35,7 @@ class SingleRunner:
         self._trainer = Trainer(train, data.validation, precision, jit_compile=jit_compile)
         self._evaluator = Evaluator(self._trainer.validation)
         self._running: RunningTrial | None = None
+        self._ended: list[RunningTrial] = []
         self._trials = 0
 
     @property
@@ -55,25 +52,29 @@ class SingleRunner:
         """Take the trial that `advance` is to train."""
         self._running = running
 
-    def advance(self) -> Sequence[RunningTrial]:
+    def advance(self) -> None:
         """Train the trial to its end here."""
         running, self._running = self._running, None
         if running is None:
-            return ()
+            return
         try:
             running.attempt(lambda: self._train(running), is_last=True)
         finally:
             self._trials += 1
             forget_models(kernels=self._trials % TRIALS_OF_KERNELS == 0)
-        return (running,)
+        self._ended.append(running)
 
-    def close(self, *, saves: bool = True) -> Sequence[RunningTrial]:
+    def take_ended(self) -> Sequence[RunningTrial]:
+        """The trial that `advance` has trained, or `close` handed back, once."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self, *, saves: bool = True) -> None:
         """Hand back a trial that was not begun."""
         running, self._running = self._running, None
-        if running is None:
-            return ()
-        running.hand_back(saves=saves)
-        return (running,)
+        if running is not None:
+            running.hand_back(saves=saves)
+            self._ended.append(running)
 
     def drop(self) -> None:
         """Do nothing: a trial that was not begun has nothing to leave."""

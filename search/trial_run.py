@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from optuna.trial import Trial, TrialState
 
-from search.errors import PackFailed
 from search.events import TrialEnded
 from search.hits import HITS_KEY, pack_hits
 from search.policy import CheckpointPolicy
@@ -29,7 +28,7 @@ from storage.errors import DamagedFileError
 from storage.leases import FAILURE_KEY
 from storage.outages import explain
 from storage.process import Identity
-from trainer.errors import OutOfMemoryError
+from trainer.errors import DeviceError, OutOfMemoryError
 from trainer.evaluation import Evaluator, Score
 from trainer.figures import draw_confusion, draw_curves
 from trainer.model import forget_models
@@ -42,9 +41,9 @@ FAILURE_LENGTH: Final = 500
 """Longest reason kept on a trial, in characters; TensorFlow's can fill pages."""
 TRACEBACK_LENGTH: Final = 4000
 """The end of a traceback that is kept, in characters."""
-PASSING: Final = (OutOfMemoryError, MemoryError, OSError, PackFailed)
-"""Failures that another try may not meet: memory that others fill, a connection that broke, a full disk, a
-program that trained others too."""
+PASSING: Final = (OutOfMemoryError, DeviceError, MemoryError, OSError)
+"""Failures that another try may not meet: memory that others fill, a device or a connection that broke, a
+full disk."""
 LOG: Final = logging.getLogger(__name__)
 
 
@@ -125,13 +124,21 @@ class TrialRun:
             self._stored_at, self._stored_epoch = time.monotonic(), result.epoch
         return is_new
 
-    def finish(self, result: TrainingResult, evaluator: Evaluator, look: Callable[[], None]) -> None:
+    def finish(
+        self,
+        result: TrainingResult,
+        evaluator: Evaluator,
+        look: Callable[[], None],
+        *,
+        draws: bool = True,
+    ) -> None:
         """Store what the trial came to.
 
         Args:
             result: Of its training.
             evaluator: Scores its model.
             look: Called about once a second meanwhile; what it raises leaves the trial as it was.
+            draws: Whether there is time for pictures.
         """
         number, outcome = self._trial.number, "pruned"
         score: Score | None = None
@@ -157,7 +164,8 @@ class TrialRun:
             attrs[PRECISION_KEY] = result.state.precision
         # What storing and scoring leave is room enough for drawing.
         forget_models()
-        files += _draw_pictures(number, history, score, outcome)
+        if draws:
+            files += _draw_pictures(number, history, score, outcome)
         if score is not None:
             self._claimed.finish(TrialState.COMPLETE, score.accuracy, files, attrs)
             return
@@ -171,7 +179,7 @@ class TrialRun:
         Returns:
             Whether the trial has another try.
         """
-        reason = f"{type(error).__name__}: {explain(error)}"[:FAILURE_LENGTH]
+        reason = describe_failure(error)
         attrs = {TRACEBACK_KEY: "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]}
         if isinstance(error, PASSING):
             return not self._claimed.give_up(reason, attrs, MAX_RETRIES)
@@ -214,6 +222,11 @@ class TrialRun:
             # None is complete yet.
             best = None
         return TrialEnded(trial.number, trial.state, trial.value, trial.note, best)
+
+
+def describe_failure(error: Exception) -> str:
+    """What a trial failed with, in a line that is kept."""
+    return f"{type(error).__name__}: {explain(error)}"[:FAILURE_LENGTH]
 
 
 def _seconds(history: Sequence[EpochResult]) -> dict[str, float]:

@@ -120,19 +120,26 @@ class Worker:
                     self._served.progress.update()
                     self._rest()
                     continue
-                self._note_ends(self._runner.advance())
+                self._runner.advance()
+                self._note_ends(self._runner.take_ended())
                 if self._failures and self._runner.is_idle:
                     self._rest()
         except DATABASE_ERRORS:
             self._runner.drop()
             raise
         except OutsideStoreError:
-            self._note_ends(self._runner.close(saves=False), final=True)
+            self._close(saves=False)
             raise
         except BaseException:
-            self._note_ends(self._runner.close(), final=True)
+            self._close()
             raise
-        self._note_ends(self._runner.close(), final=True)
+        self._close()
+
+    def _close(self, *, saves: bool = True) -> None:
+        try:
+            self._runner.close(saves=saves)
+        finally:
+            self._note_ends(self._runner.take_ended(), final=True)
 
     def _admit(self) -> bool:
         """Give the runner the next trial; whether there is one."""

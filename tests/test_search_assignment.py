@@ -168,8 +168,8 @@ def test_a_worker_of_packs_leaves_its_gpu_to_jax(
     carry_out(replace(assignment, engine=wish, precision="auto"), lambda event: None, never)
 
     assert started == [(3, gpu.uuid, "hidden"), ("jax", gpu.uuid)]
-    ((_, _, *given, _),) = built
-    assert given == [device, wish, "auto"]
+    ((_, _, *given, _, must_stop),) = built
+    assert (given, must_stop) == ([device, wish, "auto"], never)
     (worker,) = workers
     assert (worker["runner"], worker["engine"]) == ("runner", "packed")
     assert worker["identity"].gpu == "Card (GPU-00000004)"

@@ -1,6 +1,7 @@
 """A worker that trains several trials in one program: ordinary trials of a shared study, slot by slot."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ from search.packing import changes_images, count_shapes, typical_recipe
 from search.space import Choices, NumberRange, Space
 from search.study import OpenStudy, Wishes, open_or_create_study, open_study
 from search.summary import DIVERGED_KEY, WORKER_KEY
+from search.trial_run import TrialRun
 from storage.database import Database, open_database
-from storage.leases import FAILURE_KEY
+from storage.errors import OutsideStoreError
+from storage.leases import FAILURE_KEY, RETRIES_KEY
 from storage.process import own_identity
-from trainer.errors import OutOfMemoryError
+from trainer.errors import DeviceError, OutOfMemoryError
 from trainer.packed.device import PackData
 from trainer.packed.pack import Pack, PackKey
 from trainer.recipe import ARTICLE, OPTIMIZERS, Recipe
@@ -129,7 +132,7 @@ def work(opened: OpenStudy, data: PackData, packs: Packs, evaluator: Any) -> Wor
         opened.database.limit_trials(opened.study, total)
         make = options.pop("make_pack", packs)
         plan = PackPlan.of(opened.settings.space, slots)
-        runner = PackedRunner(plan, data, evaluator, "float32", log, make_pack=make)
+        runner = PackedRunner(plan, data, evaluator, log, make_pack=make)
         given = {"lease_seconds": 3600.0, "engine": "packed", **options}
         Worker(opened, runner, log, **given).run()
         return log
@@ -349,14 +352,14 @@ def test_memory_that_runs_out_halves_the_pack(opened: OpenStudy, work: Work, pac
     assert [trial.state for trial in opened.study.trials[1:]].count(TrialState.WAITING) == 0
     assert [event.state for event in log.of(TrialEnded)].count("waiting") == 2
     (notice,) = [event.text for event in log.of(Notice) if "slots" in event.text]
-    assert notice == "4 slots are too many, going on with 2: the device is out of memory: 4 slots"
+    assert notice == "a program of 4 slots failed, going on with 2: the device is out of memory: 4 slots"
     assert [slots for _, slots, _ in packs.made] == [4, 2]
 
 
 def test_a_state_that_cannot_be_had_when_memory_runs_out_is_one_trials_loss(
     opened: OpenStudy, work: Work, packs: Packs
 ) -> None:
-    """It has another try, from its last checkpoint, and its neighbour goes on in the smaller pack."""
+    """It goes on from its last checkpoint, and its neighbour in the smaller pack; nobody is to blame."""
     for seed in range(2):
         enqueue(opened, dataclasses.replace(RECIPE, seed=seed))
 
@@ -383,8 +386,7 @@ def test_a_state_that_cannot_be_had_when_memory_runs_out_is_one_trials_loss(
 
     first, second = opened.study.trials[1:]
     assert (first.state.is_finished(), second.state.is_finished()) == (True, True)
-    assert "the device is out of memory: a copy" in first.user_attrs[FAILURE_KEY]
-    assert FAILURE_KEY not in second.user_attrs
+    assert FAILURE_KEY not in {**first.user_attrs, **second.user_attrs}
     ended = [(event.number, event.state) for event in log.of(TrialEnded)]
     assert ended[0] == (1, "waiting")
     assert sorted(number for number, _ in ended) == [1, 1, 2]
@@ -393,26 +395,84 @@ def test_a_state_that_cannot_be_had_when_memory_runs_out_is_one_trials_loss(
 def test_a_program_that_fails_is_no_trials_fault(
     opened: OpenStudy, work: Work, packs: Packs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of its trials wait for another try, and the worker ends when too many have failed."""
+    """It is tried with half the slots; a worker that cannot train even one trial ends."""
     for seed in range(3):
         enqueue(opened, dataclasses.replace(RECIPE, seed=seed))
 
     def fail(*_: Any) -> Any:
-        raise RuntimeError("the device\nis lost")
+        raise DeviceError("the device failed: it is lost")
 
     def make(*arguments: Any) -> Any:
         pack = packs(*arguments)
         monkeypatch.setattr(pack, "run_epoch", fail)
         return pack
 
-    message = (
-        "3 trials failed one after another, the last with PackFailed: the program of 3 trials failed: Runtime"
-    )
+    log = Log()
+    message = "3 trials failed one after another, the last with DeviceError: the device failed: it is lost"
     with pytest.raises(SearchError, match=message):
-        work(4, slots=3, make_pack=make)
-    for trial in opened.study.trials[1:]:
-        assert trial.state == TrialState.WAITING
-        assert trial.user_attrs[FAILURE_KEY].endswith("RuntimeError: the device is lost")
+        work(4, log, slots=3, make_pack=make)
+    assert [slots for _, slots, _ in packs.made][:2] == [3, 1]
+    trials = opened.study.trials[1:]
+    assert [trial.state for trial in trials] == [TrialState.WAITING] * 3
+    assert sum(trial.user_attrs.get(RETRIES_KEY, {"total": 0})["total"] for trial in trials) == 3
+    assert count_leases(opened.database) == (0, 0)
+
+
+def test_a_trial_whose_storing_fails_is_asked_for_again_only_then(
+    opened: OpenStudy, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits once this worker has let it go, so that it never trains in two slots."""
+    fails, finish, threads = [True], TrialRun.finish, set()
+
+    def finish_later(self: TrialRun, *arguments: Any, **options: Any) -> None:
+        threads.add(threading.current_thread() is threading.main_thread())
+        if fails.pop() if fails else False:
+            raise OSError("no space left")
+        finish(self, *arguments, **options)
+
+    let_go = TrialRun.let_go
+
+    def let_go_here(self: TrialRun) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        let_go(self)
+
+    monkeypatch.setattr(TrialRun, "finish", finish_later)
+    monkeypatch.setattr(TrialRun, "let_go", let_go_here)
+    monkeypatch.setattr("search.worker.REST_SECONDS", 0.0)
+    for seed in range(2):
+        enqueue(opened, dataclasses.replace(RECIPE, seed=seed))
+
+    log = work(3)
+
+    assert threads == {False}
+    assert all(trial.state.is_finished() for trial in opened.study.trials)
+    for number in (1, 2):
+        told = [
+            type(one)
+            for one in log.events
+            if isinstance(one, TrialStarted | TrialEnded) and one.number == number
+        ]
+        assert told == [TrialStarted, TrialEnded] * (len(told) // 2)
+    assert [event.state for event in log.of(TrialEnded)].count("waiting") == 1
+
+
+def test_files_that_cannot_be_kept_lose_no_trial(
+    opened: OpenStudy, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are handed back, whatever is being stored meanwhile, and the worker ends."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OutsideStoreError("s3://bucket: full")
+
+    monkeypatch.setattr(TrialRun, "finish", refuse)
+    for seed in range(2):
+        enqueue(opened, dataclasses.replace(RECIPE, seed=seed))
+
+    with pytest.raises(OutsideStoreError, match="s3://bucket: full"):
+        work(3)
+
+    assert [trial.state for trial in opened.study.trials[1:]] == [TrialState.WAITING] * 2
+    assert count_leases(opened.database) == (0, 0)
 
 
 def test_when_time_is_up_the_epoch_is_finished_first(opened: OpenStudy, work: Work) -> None:
@@ -461,5 +521,17 @@ def test_spaces_have_shapes(name: str, shapes: int | None, changes: bool) -> Non
 def test_a_space_of_another_shape_has_it_as_its_typical_one() -> None:
     """A pack of all slots is for that, and the article's own trial has a pack of one slot."""
     plan = PackPlan.of(SPACE, 8)
-    assert plan.slots_of(plan.key_of(RECIPE)) == 8
-    assert plan.slots_of(plan.key_of(ARTICLE)) == 1
+    assert plan.slots_of(plan.key_of(RECIPE), "float32") == 8
+    assert plan.slots_of(plan.key_of(RECIPE), "bfloat16") == 1
+    assert plan.slots_of(plan.key_of(ARTICLE), "float32") == 1
+
+
+def test_each_shape_of_a_space_has_all_slots() -> None:
+    """And none that the space does not have."""
+    plan = PackPlan.of(NAMED["augmented"], 8, "bfloat16")
+    for whitening in (False, True):
+        key = plan.key_of(dataclasses.replace(ARTICLE, whitening=whitening, shift=0.1))
+        assert key in plan.keys
+        assert plan.slots_of(key, "bfloat16") == 8
+        assert plan.slots_of(key, "float32") == 1
+    assert plan.slots_of(plan.key_of(dataclasses.replace(ARTICLE, batch_size=32)), "bfloat16") == 1

@@ -33,7 +33,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Find seven slots best, whatever there is; gives what was to be measured, but for the data."""
     given: list[tuple[Any, ...]] = []
 
-    def choose(recipe: Any, augments: Any, data: Any, precision: Any, most: Any, tell: Any) -> int:
+    def choose(
+        recipe: Any, augments: Any, data: Any, precision: Any, most: Any, tell: Any, must_stop: Any
+    ) -> int:
+        assert must_stop is never
         assert (len(data.train.labels), len(data.validation.labels)) == (64, 80)
         given.append((recipe.epochs, augments, precision, most))
         tell("1 slot: fast")
@@ -63,11 +66,16 @@ def build(database: Database) -> Callable[..., tuple[PackedRunner, list[str]]]:
     return run
 
 
+def never() -> bool:
+    """Nobody says stop."""
+    return False
+
+
 def build_for(opened: OpenStudy, slots: int | None, precision: str) -> tuple[PackedRunner, list[str]]:
     """The runner of packs for a study, and what was told."""
     events: list[Event] = []
     wish = EngineWish("packed", slots)
-    runner = build_runner(opened, sample.load(), PACKED, wish, precision, events.append)
+    runner = build_runner(opened, sample.load(), PACKED, wish, precision, events.append, never)
     assert isinstance(runner, PackedRunner)
     return runner, [event.text for event in events if isinstance(event, Notice)]
 
@@ -148,7 +156,9 @@ def test_the_other_engine_trains_as_the_device_says(database: Database, asked: A
     for jit_compile in (False, True):
         told: list[Event] = []
         device = Device(jit_compile=jit_compile)
-        runner = build_runner(opened, sample.load(), device, EngineWish("auto", 8), "float32", told.append)
+        runner = build_runner(
+            opened, sample.load(), device, EngineWish("auto", 8), "float32", told.append, never
+        )
         assert isinstance(runner, SingleRunner)
         assert runner._trainer._jit_compile is jit_compile
         assert (told, asked) == ([], [])

@@ -17,6 +17,10 @@ class OutOfMemoryError(TrainerError):
     """The device had no memory left; others may have it."""
 
 
+class DeviceError(TrainerError):
+    """The device failed, or a program on it: no fault of what was computed."""
+
+
 class ModelError(TrainerError):
     """A file is not a model of this project."""
 

@@ -85,6 +85,10 @@ def build_optimizer(
     return makers[name]()
 
 
+TRIALS_OF_KERNELS: Final = 20
+"""Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
+
+
 def forget_models(*, kernels: bool = False) -> None:
     """Free what is left of models that nobody uses any more; call between trials.
 

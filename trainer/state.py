@@ -92,6 +92,15 @@ class TrainingState:
         """Epochs done."""
         return len(self.history)
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """See that the state is one of that recipe.
+
+        Raises:
+            StateError: It is another's.
+        """
+        if self.recipe != recipe:
+            raise StateError(f"the state is one of {self.recipe}, and cannot go on as {recipe}")
+
     def check(self) -> None:
         """See that the arrays are those of the recipe's network and optimizer.
 

@@ -21,7 +21,7 @@ from trainer.recent import Recent
 from trainer.recipe import Recipe
 from trainer.record import RecipePlan, TrainingRecord
 from trainer.schedule import learning_rate
-from trainer.state import EpochResult, StateError, TrainingState
+from trainer.state import EpochResult, TrainingState
 
 NETWORKS: Final = 2
 """Networks that a trainer keeps: a search over architectures makes one for nearly every trial, and hardly
@@ -152,8 +152,8 @@ class Trainer:
     def _run(
         self, recipe: Recipe, state: TrainingState | None, on_epoch: OnEpoch | None, on_steps: OnSteps | None
     ) -> TrainingResult:
-        if state is not None and state.recipe != recipe:
-            raise StateError(f"the state is one of {state.recipe}, and cannot go on as {recipe}")
+        if state is not None:
+            state.check_recipe(recipe)
         precision = self.precision if state is None else state.precision
         network, engine = self._programs(recipe, precision)
         if state is None:

@@ -3,15 +3,18 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import jax
 import numpy as np
 
 from trainer.cifar10 import Split
-from trainer.errors import OutOfMemoryError
+from trainer.errors import DeviceError, OutOfMemoryError
 from trainer.packed.arrays import Images
 from trainer.precision import FIRST_CAPABILITY, Precision, choose_precision
+
+REASON_LENGTH: Final = 300
+"""What is kept of XLA's first line, in characters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +31,17 @@ class PackData:
         Raises:
             OutOfMemoryError: There is no room for them.
         """
-        with telling_out_of_memory():
+        with telling_device_errors():
             return cls(*(_put_on_device(split) for split in (train, validation)))
 
 
 @contextlib.contextmanager
-def telling_out_of_memory() -> Iterator[None]:
-    """Let XLA's error for memory that ran out be the project's.
+def telling_device_errors() -> Iterator[None]:
+    """Let XLA's errors be the project's.
 
     Raises:
         OutOfMemoryError: The device had no memory left in the block.
+        DeviceError: It failed otherwise.
     """
     try:
         yield
@@ -45,7 +49,7 @@ def telling_out_of_memory() -> Iterator[None]:
         reason = str(error).splitlines()[0]
         if "RESOURCE_EXHAUSTED" in reason:
             raise OutOfMemoryError(f"the device is out of memory: {reason}") from error
-        raise
+        raise DeviceError(f"the device failed: {reason[:REASON_LENGTH]}") from error
 
 
 def find_devices(kind: Literal["cpu", "cuda"]) -> None:

@@ -12,7 +12,7 @@ from trainer.limits import OPTIMIZERS
 from trainer.pace import Pace
 from trainer.packed.arrays import Arrays, Numbers, Sums, to_arrays, to_state
 from trainer.packed.augmentation import NUMBERS, numbers_of
-from trainer.packed.device import PackData, telling_out_of_memory
+from trainer.packed.device import PackData, telling_device_errors
 from trainer.packed.program import Program
 from trainer.packed.shape import SCORING_BATCH, Build, Shape, choose_build
 from trainer.precision import Precision
@@ -129,7 +129,7 @@ class Pack:
         self._program = Program(shape, self._build)
         self._trials: list[_Trial | None] = [None] * slots
         self._pace, self._scoring_pace = Pace(), Pace()
-        with telling_out_of_memory():
+        with telling_device_errors():
             self._arrays = self._program.empty()
 
     @property
@@ -165,16 +165,21 @@ class Pack:
         if state.precision != self.precision:
             raise StateError(f"a state in {state.precision} cannot train in a pack of {self.precision}")
         state.check()
-        with telling_out_of_memory():
+        with telling_device_errors():
             arrays = self._program.put(self._arrays, np.int32(slot), to_arrays(state))
             arrays.iteration.block_until_ready()
         self._arrays = arrays
         self._trials[slot] = _Trial(state.recipe, state.history)
 
     def save(self, slot: int) -> TrainingState:
-        """A taken slot's state after its last epoch that ended with finite numbers, copied to the host."""
+        """A taken slot's state after its last epoch that ended with finite numbers, copied to the host.
+
+        Raises:
+            OutOfMemoryError: The device had no memory left. So for `DeviceError`, here and below: it failed.
+        """
         trial = self._trial(slot)
-        arrays: Arrays = jax.device_get(self._program.take(self._arrays, np.int32(slot)))
+        with telling_device_errors():
+            arrays: Arrays = jax.device_get(self._program.take(self._arrays, np.int32(slot)))
         return to_state(trial.recipe, self.precision, trial.history, arrays)
 
     def free(self, slot: int) -> None:
@@ -202,7 +207,7 @@ class Pack:
         began = time.perf_counter()
         numbers = self._numbers(due)
         is_due = np.isin(np.arange(self.slots), due)
-        with telling_out_of_memory():
+        with telling_device_errors():
             arrays, sums = self._train(numbers, look)
             scores = self._score(arrays.weights, look)
             losses = (sums.loss, scores.loss)

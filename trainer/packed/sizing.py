@@ -14,14 +14,18 @@ FACTOR: Final = 4
 """Between the numbers of slots that are tried; each costs its compiling."""
 MOST_SLOTS: Final = 64
 LEAST_GAIN: Final = 1.3
-"""What so many times the slots must bring, in trials' steps a second, to be worth trials that wait longer for
-their end: a search learns from trials that have ended."""
+"""What `FACTOR` times the slots must bring, in trials' steps a second, to be worth trials that wait longer
+for their end: a search learns from trials that have ended."""
 PIECES: Final = 2
 """Of an epoch, that are timed."""
 
 
 class _Enough(Exception):
     """An epoch has told what it was to tell."""
+
+
+class _Stopped(Exception):
+    """Nothing more is to be measured."""
 
 
 def choose_slots(
@@ -31,6 +35,7 @@ def choose_slots(
     precision: Precision,
     most: int = MOST_SLOTS,
     tell: Callable[[str], None] = lambda _: None,
+    must_stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Slots for packs of recipes like this one: 1, 4, 16, 64 or `most`, as many as pay and have room.
 
@@ -41,6 +46,7 @@ def choose_slots(
         precision: What they train in.
         most: How many can be of use, at least 1.
         tell: Told, in a line, what was measured.
+        must_stop: Asked between pieces of an epoch; when true, nothing more is measured.
 
     Returns:
         The number of slots, at most `most`.
@@ -53,7 +59,9 @@ def choose_slots(
     while True:
         began = time.monotonic()
         try:
-            rate = measure_rate(Pack(key, slots, data, precision), recipe)
+            rate = measure_rate(Pack(key, slots, data, precision), recipe, must_stop)
+        except _Stopped:
+            return max(chosen, 1)
         except OutOfMemoryError:
             if not chosen:
                 raise
@@ -61,7 +69,7 @@ def choose_slots(
             break
         seconds = time.monotonic() - began
         tell(f"{slots} slot{'s' * (slots > 1)}: {rate:,.0f} steps a second of all trials ({seconds:.0f} s)")
-        if chosen and rate < LEAST_GAIN * best:
+        if chosen and rate < least_gain(slots / chosen) * best:
             break
         chosen, best = slots, rate
         used, limit = read_memory()
@@ -71,18 +79,25 @@ def choose_slots(
     return chosen
 
 
-def measure_rate(pack: Pack, recipe: Recipe) -> float:
+def least_gain(factor: float) -> float:
+    """What so many times the slots must bring: of `LEAST_GAIN`, as much as the step is of a whole one."""
+    return 1 + (LEAST_GAIN - 1) * (factor - 1) / (FACTOR - 1)
+
+
+def measure_rate(pack: Pack, recipe: Recipe, must_stop: Callable[[], bool] = lambda: False) -> float:
     """Steps a second of all slots together, after compiling.
 
     Args:
-        pack: All of its slots are free, before and after.
+        pack: All of its slots are free before.
         recipe: What to train in them.
+        must_stop: Asked between pieces of an epoch.
     """
-    steps, began = 0, 0.0
-    pieces = 0
+    steps = pieces = 0
 
     def look(done: int, total: int) -> None:
-        nonlocal steps, pieces, began
+        nonlocal steps, pieces
+        if must_stop():
+            raise _Stopped
         pieces += 1
         if pieces > PIECES or done == total:
             steps = done
