@@ -14,15 +14,13 @@ from search.cli.options import (
     debug_option,
     fleet_options,
     json_option,
-    make_assignment,
-    open_existing,
-    split_options,
     storage_option,
     study_option,
     workers_option,
 )
 from search.cli.studies import write_model
 from search.cli.terminal import complain, counted, format_options, program_name, say, show
+from search.cli.wishes import make_assignment, open_existing, split_options
 from search.output import check_writable, make_writable, replace_file
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Final
 import click
 
 from search.cli.local_fleet import INTERRUPTED
-from search.cli.options import debug_option, open_database_of, storage_option, study_option
+from search.cli.options import debug_option, storage_option, study_option
 from search.cli.terminal import say
+from search.cli.wishes import open_database_of
 
 PASSWORD_VARIABLE: Final = "CNN_SEARCH_DASHBOARD_PASSWORD"
 PATIENCE_SECONDS: Final = 5.0

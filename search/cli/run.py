@@ -11,10 +11,6 @@ from search.cli.local_fleet import INTERRUPTED, choose_fleet, train_here
 from search.cli.options import (
     data_option,
     debug_option,
-    make_assignment,
-    open_database_of,
-    read_wishes,
-    split_options,
     storage_option,
     study_option,
     wish_options,
@@ -23,6 +19,7 @@ from search.cli.options import (
 )
 from search.cli.studies import write_model
 from search.cli.terminal import complain, format_options, program_name, say, show
+from search.cli.wishes import make_assignment, open_database_of, read_wishes, split_options
 from search.output import make_writable, replace_file
 
 if TYPE_CHECKING:

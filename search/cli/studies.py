@@ -12,9 +12,6 @@ import click
 from search.cli.options import (
     debug_option,
     json_option,
-    open_database_of,
-    open_existing,
-    read_wishes,
     storage_option,
     study_option,
     target_option,
@@ -22,6 +19,7 @@ from search.cli.options import (
     wish_options,
 )
 from search.cli.terminal import make_console, show
+from search.cli.wishes import open_database_of, open_existing, read_wishes
 from search.output import replace_file
 
 if TYPE_CHECKING:

@@ -13,16 +13,13 @@ from search.cli.local_fleet import INTERRUPTED
 from search.cli.options import (
     data_option,
     debug_option,
-    make_assignment,
-    open_database_of,
-    read_wishes,
-    split_options,
     storage_option,
     study_option,
     wish_options,
     work_options,
 )
 from search.cli.terminal import complain, end_process, make_console, say
+from search.cli.wishes import make_assignment, open_database_of, read_wishes, split_options
 
 ECHO_SECONDS: Final = 1
 """One wish to stop can come as several signals: to a process and to its group, say."""
