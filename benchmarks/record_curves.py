@@ -8,7 +8,7 @@ The article's recipe comes first, for its 100 epochs, with several seeds; then t
 all epochs, whatever was drawn for it: with the article's constant rate, the curve of fewer epochs is the
 beginning of it. Some are trained with a second seed, which tells how much is chance. One process of one
 thread for each core. Each curve is appended to `--work` as it ends, so that the same command goes on where it
-was stopped; then all are packed.
+was stopped; then all are packed. What is in `--output` already is kept, so that a table can be made larger.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from curves import Curve, pack
+from curves import Curve, pack, read
 from machine import describe_machine
 from methods import SparseStartSampler
 
@@ -52,24 +52,23 @@ def main() -> None:
     options = parser.parse_args()
     print(describe_machine(("tensorflow", "keras")), flush=True)
     recipes = list(plan(options.space, options.sampler, options.recipes, options.epochs))
-    done = read_work(options.work)
+    images = (options.train_samples, options.validation_samples)
+    done = {**read_output(options.output, *images), **read_work(options.work)}
     missing = [recipe for recipe in recipes if recipe not in done]
     print(f"{len(recipes)} curves, {len(missing)} to train", flush=True)
     if missing:
         processes = count_cores()
         with (
-            multiprocessing.get_context("spawn").Pool(
-                processes, prepare, (options.train_samples, options.validation_samples)
-            ) as pool,
+            multiprocessing.get_context("spawn").Pool(processes, prepare, images) as pool,
             options.work.open("a") as file,
         ):
             for recipe, accuracies in pool.imap_unordered(train, missing):
                 file.write(json.dumps({"recipe": recipe, "accuracies": accuracies}) + "\n")
                 file.flush()
                 print(f"{100 * (accuracies or [0])[-1]:6.2f} % after {len(accuracies)} epochs", flush=True)
-    done = read_work(options.work)
+    done |= read_work(options.work)
     curves = [Curve(recipe, tuple(done[recipe])) for recipe in recipes if recipe in done]
-    pack(options.output, curves, options.train_samples, options.validation_samples)
+    pack(options.output, curves, *images)
     print(f"wrote {options.output}: {len(curves)} curves, {options.output.stat().st_size:,} bytes")
 
 
@@ -96,6 +95,22 @@ def plan(name: str, kind: str, recipes: int, epochs: int) -> Iterator[Recipe]:
         yield recipe
         if number % SECOND_EVERY == 0:
             yield dataclasses.replace(recipe, seed=number + SEED_STEP)
+
+
+def read_output(path: Path, train_images: int, validation_images: int) -> dict[Recipe, list[float]]:
+    """The curves of an earlier table, which are not trained again.
+
+    Raises:
+        SystemExit: They are of other images.
+    """
+    if not path.exists():
+        return {}
+    table = read(path)
+    if (table.train_images, table.validation_images) != (train_images, validation_images):
+        raise SystemExit(
+            f"{path} is of {table.train_images} and {table.validation_images} images; give another --output"
+        )
+    return {curve.recipe: list(curve.accuracies) for curve in table.curves}
 
 
 def read_work(path: Path) -> dict[Recipe, list[float]]:

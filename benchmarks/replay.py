@@ -48,6 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     names = dict.fromkeys([RANDOM, *options.methods.split(",")])
     counts = [int(text) for text in options.workers.split(",")]
+    be_quiet()
     print(describe_machine(("optuna", "numpy", "scikit-learn", "cmaes", "torch")))
     surrogate = describe_surrogate(options.curves)
     capped, whole = surrogate.article[surrogate.epochs - 1], float(np.mean(surrogate.article[-5:]))

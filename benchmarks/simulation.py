@@ -10,6 +10,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
+from sklearn.exceptions import ConvergenceWarning
 from surrogate import Array, Surrogate
 
 from search.space import params_of, suggest
@@ -135,3 +136,5 @@ def be_quiet() -> None:
     """Neither logs nor warnings of what is experimental."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    # A surrogate's length scale at its bound says that a hyperparameter hardly matters.
+    warnings.simplefilter("ignore", ConvergenceWarning)
