@@ -11,7 +11,7 @@ from search.finisher import Finisher
 from search.pack_plan import PackPlan
 from search.running_trial import Interrupted, RunningTrial
 from search.trial_run import describe_failure
-from trainer.errors import DeviceError, OutOfMemoryError
+from trainer.errors import DeviceError
 from trainer.evaluation import Evaluator
 from trainer.packed.device import PackData
 from trainer.packed.pack import Pack, PackKey, SlotEpoch
@@ -179,7 +179,7 @@ class PackedRunner:
                 try:
                     self._seats[kind] = _Seats(self._make_pack(key, slots, self._data, precision))
                     break
-                except (OutOfMemoryError, DeviceError) as error:
+                except DeviceError as error:
                     if slots == 1:
                         raise
                     slots = self._halve(slots, str(error))
@@ -205,7 +205,7 @@ class PackedRunner:
             if seats.pack.slots == 1:
                 self._fail(kind, error)
                 return
-            reason = str(error) if isinstance(error, OutOfMemoryError) else describe_failure(error)
+            reason = str(error) if isinstance(error, DeviceError) else describe_failure(error)
         if reason:
             # The error's traceback holds what is to be freed, and so would this.
             del seats

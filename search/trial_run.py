@@ -28,7 +28,7 @@ from storage.errors import DamagedFileError
 from storage.leases import FAILURE_KEY
 from storage.outages import explain
 from storage.process import Identity
-from trainer.errors import DeviceError, OutOfMemoryError
+from trainer.errors import DeviceError
 from trainer.evaluation import Evaluator, Score
 from trainer.figures import draw_confusion, draw_curves
 from trainer.model import forget_models
@@ -41,7 +41,7 @@ FAILURE_LENGTH: Final = 500
 """Longest reason kept on a trial, in characters; TensorFlow's can fill pages."""
 TRACEBACK_LENGTH: Final = 4000
 """The end of a traceback that is kept, in characters."""
-PASSING: Final = (OutOfMemoryError, DeviceError, MemoryError, OSError)
+PASSING: Final = (DeviceError, MemoryError, OSError)
 """Failures that another try may not meet: memory that others fill, a device or a connection that broke, a
 full disk."""
 LOG: Final = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ pytest.importorskip("jax")
 
 from quick_jax import compile_quickly  # noqa: F401  # a fixture
 
-from trainer.errors import OutOfMemoryError
+from trainer.errors import DeviceError, OutOfMemoryError
 from trainer.packed import device, sizing
 from trainer.packed.device import PackData, choose_pack_precision, read_memory
 from trainer.packed.pack import Pack, PackKey
@@ -47,7 +47,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     lines: list[str] = []
 
     def choose(
-        rates: Mapping[int, float | None], memory: tuple[int, int | None] = (0, None), **options: Any
+        rates: Mapping[int, float | DeviceError | None],
+        memory: tuple[int, int | None] = (0, None),
+        **options: Any,
     ) -> int:
         def make(key: PackKey, count: int, data: Any, precision: str) -> Any:
             assert (key, data, precision) == (PackKey(RECIPE.architecture, 16, True), "data", "bfloat16")
@@ -59,6 +61,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
             rate = rates[pack.slots]
             if rate is None:
                 raise OutOfMemoryError("the device is out of memory")
+            if isinstance(rate, DeviceError):
+                raise rate
             return rate
 
         monkeypatch.setattr(sizing, "Pack", make)
@@ -106,6 +110,15 @@ def test_what_has_no_room_ends_the_search(measured: Measured) -> None:
     assert measured.lines[-1] == "16 slots have no room in the device's memory"
     with pytest.raises(OutOfMemoryError, match="out of memory"):
         measured.choose({1: None})
+
+
+def test_slots_that_fail_end_the_search(measured: Measured) -> None:
+    """As those without room do: a program may be too large for the compiler, too."""
+    failure = DeviceError("the device failed: INTERNAL")
+    assert measured.choose({1: 100.0, 4: failure}) == 1
+    assert measured.lines[-1] == "4 slots fail: the device failed: INTERNAL"
+    with pytest.raises(DeviceError, match="INTERNAL"):
+        measured.choose({1: failure})
 
 
 @pytest.mark.parametrize(

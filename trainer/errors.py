@@ -13,12 +13,12 @@ class DataError(TrainerError):
     """CIFAR-10 could not be had, or what was found is not CIFAR-10."""
 
 
-class OutOfMemoryError(TrainerError):
-    """The device had no memory left; others may have it."""
-
-
 class DeviceError(TrainerError):
     """The device failed, or a program on it: no fault of what was computed."""
+
+
+class OutOfMemoryError(DeviceError):
+    """The device had no memory left; others may have it."""
 
 
 class ModelError(TrainerError):

@@ -18,6 +18,8 @@ from trainer.precision import Precision
 from trainer.recipe import Recipe
 from trainer.weights import initial_weights
 
+TRIALS_OF_KERNELS: Final = 20
+"""Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
 IMAGE_SHAPE: Final = (SIDE, SIDE, CHANNELS)
 ARTICLES_ARCHITECTURE: Final = Architecture()
 
@@ -83,10 +85,6 @@ def build_optimizer(
         "adam": lambda: keras.optimizers.Adam(**common),
     }
     return makers[name]()
-
-
-TRIALS_OF_KERNELS: Final = 20
-"""Kernels are freed once in so many trials: some 10 MB grow until then, 0.2 s are lost after it."""
 
 
 def forget_models(*, kernels: bool = False) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from trainer.errors import OutOfMemoryError
+from trainer.errors import DeviceError, OutOfMemoryError
 from trainer.packed.device import PackData, read_memory
 from trainer.packed.pack import Pack, PackKey
 from trainer.precision import Precision
@@ -52,7 +52,7 @@ def choose_slots(
         The number of slots, at most `most`.
 
     Raises:
-        OutOfMemoryError: There is no room for a single one.
+        DeviceError: A single one cannot be trained; `OutOfMemoryError` where there is no room for it.
     """
     key = PackKey(recipe.architecture, recipe.batch_size, augments)
     chosen, best, slots = 0, 0.0, 1
@@ -62,10 +62,11 @@ def choose_slots(
             rate = measure_rate(Pack(key, slots, data, precision), recipe, must_stop)
         except _Stopped:
             return max(chosen, 1)
-        except OutOfMemoryError:
+        except DeviceError as error:
             if not chosen:
                 raise
-            tell(f"{slots} slots have no room in the device's memory")
+            no_room = "have no room in the device's memory"
+            tell(f"{slots} slots {no_room if isinstance(error, OutOfMemoryError) else f'fail: {error}'}")
             break
         seconds = time.monotonic() - began
         tell(f"{slots} slot{'s' * (slots > 1)}: {rate:,.0f} steps a second of all trials ({seconds:.0f} s)")
