@@ -1,7 +1,7 @@
 """From nothing to a confirmed model: how long a search and its confirmation take together, unattended.
 
     .venv/bin/python benchmarks/cold_start.py [--space article] [--max-epochs 25] [--minutes 25]
-        [--seeds 3] [--against 0.7737] [--folder cold-start]
+        [--target 0.782] [--seeds 3] [--against 0.7737] [--confirm-workers 3] [--folder cold-start]
 
 A new study in an empty folder; CIFAR-10 is at hand. `cnn-search run` searches, then `cnn-search confirm`
 trains the best recipe again with fresh seeds and scores those models on the test images, once. Nothing else
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--top", default="1")
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--against", default="0.7737")
+    parser.add_argument("--confirm-workers", help="processes that train the confirmation's seeds")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--folder", type=Path, default=Path("cold-start"))
     options = parser.parse_args()
@@ -61,6 +62,7 @@ def main() -> None:
     searched = time.monotonic()
     status = json.loads(call("status", "--json"))
     against = ["--top", options.top, "--seeds", options.seeds, "--against", options.against]
+    against += [] if options.confirm_workers is None else ["--workers", options.confirm_workers]
     record = json.loads(call("confirm", *against, *place, "--json"))
     ended = time.monotonic()
     best = status["best"]

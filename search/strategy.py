@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from search.start_points import start_points
 from search.study import OpenStudy, Settings
 
 Value = TypeVar("Value")
@@ -29,6 +30,8 @@ WHOLE_SHARE: Final = 0.8
 
 YARDSTICK: Final = 0
 """The article's own recipe, which every study trains to its end: what others are compared with."""
+FIRST_START: Final = YARDSTICK + 1
+"""The trial that is the first start point."""
 
 
 def attach_strategy(opened: OpenStudy) -> Study:
@@ -64,6 +67,10 @@ class TrialSeededSampler(TPESampler):
     Most trials may take all epochs of the space. How many a trial needs is found by pruning, epoch by epoch;
     one that may not go on cannot show more, and costs the same up to there (`benchmarks/replay.py`,
     docs/search.md). The rest draws its epochs from the whole range.
+
+    The first trials after the article's own are the space's start points (`search.start_points`), which take
+    all epochs, and which the pruner may stop as any other. They are told by their numbers, so that each is
+    tried once by however many workers.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,6 +83,7 @@ class TrialSeededSampler(TPESampler):
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             super().__init__(seed=settings.seed, group=bool(settings.space.conditional))
         self._seed = settings.seed
+        self._starts = start_points(settings.capped_space)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Begin the random numbers anew for this trial."""
@@ -85,25 +93,38 @@ class TrialSeededSampler(TPESampler):
         super().before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What is modelled together: as `TPESampler`'s, without epochs."""
+        """What is modelled together: as `TPESampler`'s, without epochs; nothing for a start point."""
+        if self._is_start(trial):
+            return {}
         return _without_epochs(super().infer_relative_search_space(study, trial))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As `TPESampler`'s, which would draw all of a group."""
+        if self._is_start(trial):
+            return {}
         return _without_epochs(super().sample_relative(study, trial, search_space))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As `TPESampler`'s, but for epochs: all of them in most trials, any number in the others."""
+        """As `TPESampler`'s, but for epochs: all of them in most trials, any number in the others.
+
+        A start point has its own values, and all epochs.
+        """
+        is_start = self._is_start(trial)
+        if is_start and param_name in self._starts[trial.number - FIRST_START]:
+            return self._starts[trial.number - FIRST_START][param_name]
         if param_name != EPOCHS:
             return super().sample_independent(study, trial, param_name, param_distribution)
-        if self._rng.rng.random() < WHOLE_SHARE:
+        if is_start or self._rng.rng.random() < WHOLE_SHARE:
             assert isinstance(param_distribution, IntDistribution)
             return param_distribution.high
         return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _is_start(self, trial: FrozenTrial) -> bool:
+        return 0 <= trial.number - FIRST_START < len(self._starts)
 
 
 def _without_epochs(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,14 +1,19 @@
 """How a study draws its recipes, and which trials it stops early."""
 
+import dataclasses
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from search.named_spaces import NAMED
+from search.ranges import Choices, NumberRange
 from search.space import params_of, suggest
+from search.start_points import POINTS, start_points
 from search.strategy import attach_strategy
 from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
+from trainer.recipe import ARTICLE
 
 
 def draw(opened: OpenStudy, count: int = 3) -> list[float]:
@@ -26,11 +31,11 @@ def test_each_trial_has_draws_of_its_own(url: str) -> None:
     """A second run, or a worker beside the first, does not repeat its recipes."""
     database = open_database(url)
     opened, _ = open_or_create_study(database, "s", Wishes(seed=3))
-    first_run = draw(opened)[1:]
+    first_run = draw(opened)[2:]
     together = [attach_strategy(opened) for _ in range(2)]
     second_run = [study.ask().suggest_float("learning_rate", 1e-4, 1e-1, log=True) for study in together]
 
-    assert len({*first_run, *second_run}) == 2 + 2
+    assert len({*first_run, *second_run}) == 1 + 2
     database.close()
 
 
@@ -49,7 +54,8 @@ def test_the_same_seed_draws_the_same_recipes(database: Database) -> None:
         draws[name] = draw(opened)
 
     assert draws["a"] == draws["b"]
-    assert set(draws["a"][1:]).isdisjoint(draws["c"][1:])
+    assert draws["a"][:2] == draws["c"][:2] == [0.01, 0.001]
+    assert set(draws["a"][2:]).isdisjoint(draws["c"][2:])
 
 
 def test_the_sampler_learns_from_fields_that_some_trials_have(
@@ -88,10 +94,39 @@ def test_most_trials_may_take_all_epochs(database: Database, name: str) -> None:
         # Short ones look best.
         study.tell(trial, 1 / recipe.epochs)
         epochs.append(recipe.epochs)
-    drawn = epochs[1:]
-    assert 24 <= drawn.count(50) <= 37
+    first = 1 + len(start_points(space))
+    assert epochs[1:first] == [50] * (first - 1)
+    drawn = epochs[first:]
+    assert 23 <= drawn.count(50) <= 37
     assert len({*drawn}) > 3
     assert all(5 <= one <= 50 for one in drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("article", [1]), ("augmented", [1]), ("schedules", [1]), ("architecture", [1]), ("everything", [0, 1])],
+)
+def test_the_first_trials_are_recipes_that_are_known_to_be_good(
+    database: Database, name: str, numbers: list[int]
+) -> None:
+    """As far as the space has them, once each whoever asks, the rest as in the article, for all epochs."""
+    space = NAMED[name].cap_epochs(50)
+    opened, _ = open_or_create_study(database, "s", Wishes(space, seed=3))
+    recipes = [suggest(attach_strategy(opened).ask(), space, 7) for _ in range(4)]
+    wanted = [dataclasses.replace(ARTICLE, **POINTS[number], epochs=50, seed=7) for number in numbers]
+    assert recipes[1 : 1 + len(numbers)] == wanted
+    assert not any(recipe in wanted for recipe in recipes[1 + len(numbers) :])
+
+
+def test_a_space_without_a_start_point_s_values_does_not_try_a_part_of_it(database: Database) -> None:
+    """Adam's usual rate is a poor one for another optimizer."""
+    space = NAMED["article"].replace(Choices("optimizer", ("sgd", "momentum")))
+    assert start_points(space) == ()
+    opened, _ = open_or_create_study(database, "s", Wishes(space))
+    study = attach_strategy(opened)
+    assert [suggest(study.ask(), space, 0).learning_rate for _ in range(2)][1] != 0.001
+    narrow = NAMED["article"].replace(NumberRange("dropout_dense", 0.3, 0.6))
+    assert start_points(narrow) == ()
 
 
 def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list[bool]]:
