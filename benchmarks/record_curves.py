@@ -4,11 +4,12 @@
         [--space article] [--sampler random]
         [--validation-samples 4000] [--work curves.jsonl] [--output benchmarks/curves.npz]
 
-The article's recipe comes first, for its 100 epochs, with several seeds; then the random recipes, each for
-all epochs, whatever was drawn for it: with the article's constant rate, the curve of fewer epochs is the
-beginning of it. Some are trained with a second seed, which tells how much is chance. One process of one
-thread for each core. Each curve is appended to `--work` as it ends, so that the same command goes on where it
-was stopped; then all are packed. What is in `--output` already is kept, so that a table can be made larger.
+The article's recipe comes first, for its 100 epochs, with several seeds; then the space's start points, and
+the random recipes, each for all epochs, whatever was drawn for it: with the article's constant rate, the
+curve of fewer epochs is the beginning of it. Some are trained with a second seed, which tells how much is
+chance. One process of one thread for each core. Each curve is appended to `--work` as it ends, so that the
+same command goes on where it was stopped; then all are packed. What is in `--output` already is kept, so that
+a table can be made larger.
 """
 
 import argparse
@@ -27,11 +28,14 @@ from methods import SparseStartSampler
 from search.named_spaces import NAMED
 from search.runtime import count_cores, start_tensorflow
 from search.space import suggest
+from search.start_points import start_points
 from search.study import Settings
 from trainer.recipe import ARTICLE, Recipe
 
 ARTICLE_SEEDS = 6
 """Trainings of the article's recipe."""
+START_SEEDS = 2
+"""Of each start point."""
 SECOND_EVERY = 10
 """Of so many random recipes one is trained twice."""
 SEED_STEP = 1_000_000
@@ -84,6 +88,9 @@ def plan(name: str, kind: str, recipes: int, epochs: int) -> Iterator[Recipe]:
     if name == "article":
         for seed in range(ARTICLE_SEEDS):
             yield dataclasses.replace(ARTICLE, seed=seed)
+        for params in start_points(NAMED[name]):
+            for seed in range(START_SEEDS):
+                yield dataclasses.replace(ARTICLE, epochs=epochs, seed=seed, **params)
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=0)
     if kind == "sparse":
         sampler = SparseStartSampler(Settings(NAMED[name]))
