@@ -21,6 +21,8 @@ from search.strategy import TrialSeededSampler, build_pruner
 from search.study import Settings
 from trainer.recipe import ARTICLE
 
+DEFAULT = "default"
+"""What `cnn-search run` does."""
 SAMPLERS: dict[str, Callable[[Settings], BaseSampler]] = {
     "random": lambda settings: RandomSampler(seed=settings.seed),
     "whole": lambda settings: WholeRandomSampler(seed=settings.seed),
@@ -63,6 +65,15 @@ class SparseStartSampler(TrialSeededSampler):
         )
 
 
+class NoStartsSampler(TrialSeededSampler):
+    """The default sampler without the start points."""
+
+    def __init__(self, settings: Settings) -> None:
+        """A sampler for a study of these settings."""
+        super().__init__(settings)
+        self._starts = ()
+
+
 class WholeRandomSampler(RandomSampler):
     """Random search whose trials may all take all epochs."""
 
@@ -98,8 +109,9 @@ def _pair(name: str) -> Method:
 
 METHODS: dict[str, Method] = {
     **{name: _pair(name) for name in (RANDOM, *PAIRS)},
-    "default": Method("default", TrialSeededSampler, build_pruner),
-    "sparse": Method("sparse", SparseStartSampler, build_pruner),
+    DEFAULT: Method(DEFAULT, TrialSeededSampler, build_pruner),
+    "default, no starts": Method("default, no starts", NoStartsSampler, build_pruner),
+    "default, sparse": Method("default, sparse", SparseStartSampler, build_pruner),
 }
 """By name. No Wilcoxon pruner: it compares two trials on the same instances, in whatever order (Optuna's
 `WilcoxonPruner`); the epochs of a training are no such instances, each builds on the one before."""

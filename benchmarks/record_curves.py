@@ -1,7 +1,7 @@
 """Record real learning curves of random recipes of a space, for `benchmarks/replay.py` to replay.
 
     .venv/bin/python benchmarks/record_curves.py [--recipes 240] [--epochs 27] [--train-samples 4000]
-        [--space article] [--sampler random]
+        [--space article]
         [--validation-samples 4000] [--work curves.jsonl] [--output benchmarks/curves.npz]
 
 The article's recipe comes first, for its 100 epochs, with several seeds; then the space's start points, and
@@ -23,13 +23,11 @@ from typing import Any
 import optuna
 from curves import Curve, pack, read
 from machine import describe_machine
-from methods import SparseStartSampler
 
 from search.named_spaces import NAMED
 from search.runtime import count_cores, start_tensorflow
 from search.space import suggest
 from search.start_points import start_points
-from search.study import Settings
 from trainer.recipe import ARTICLE, Recipe
 
 ARTICLE_SEEDS = 6
@@ -46,7 +44,6 @@ def main() -> None:
     """Train what is missing, and pack."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--space", default="article", choices=NAMED)
-    parser.add_argument("--sampler", default="random", choices=["random", "sparse"])
     parser.add_argument("--recipes", type=int, default=240)
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument("--train-samples", type=int, default=4_000)
@@ -55,7 +52,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/curves.npz"))
     options = parser.parse_args()
     print(describe_machine(("tensorflow", "keras")), flush=True)
-    recipes = list(plan(options.space, options.sampler, options.recipes, options.epochs))
+    recipes = list(plan(options.space, options.recipes, options.epochs))
     images = (options.train_samples, options.validation_samples)
     done = {**read_output(options.output, *images), **read_work(options.work)}
     missing = [recipe for recipe in recipes if recipe not in done]
@@ -76,12 +73,11 @@ def main() -> None:
     print(f"wrote {options.output}: {len(curves)} curves, {options.output.stat().st_size:,} bytes")
 
 
-def plan(name: str, kind: str, recipes: int, epochs: int) -> Iterator[Recipe]:
+def plan(name: str, recipes: int, epochs: int) -> Iterator[Recipe]:
     """What is trained, in that order; any number of random recipes is the beginning of any larger one.
 
     Args:
         name: The space's.
-        kind: "random", or "sparse" for what `methods.SparseStartSampler` begins with.
         recipes: How many random ones.
         epochs: Of each.
     """
@@ -91,11 +87,8 @@ def plan(name: str, kind: str, recipes: int, epochs: int) -> Iterator[Recipe]:
         for params in start_points(NAMED[name]):
             for seed in range(START_SEEDS):
                 yield dataclasses.replace(ARTICLE, epochs=epochs, seed=seed, **params)
-    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=0)
-    if kind == "sparse":
-        sampler = SparseStartSampler(Settings(NAMED[name]))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=sampler)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(recipes):
         drawn = suggest(study.ask(), NAMED[name], seed=number)
         recipe = dataclasses.replace(drawn, epochs=epochs)

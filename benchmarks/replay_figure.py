@@ -2,10 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+from methods import DEFAULT, RANDOM
 from simulation import Trace
+
+SHOWN = (
+    *(RANDOM, "whole/none", "tpe/none", "tpe/halving2", "tpe/hyperband", "gp/none", "cmaes/none"),
+    *("default, no starts", DEFAULT),
+)
+"""More lines than these could not be told apart."""
+STYLES: dict[str, dict[str, Any]] = {
+    DEFAULT: {"linewidth": 2.5, "color": "#2563eb"},
+    RANDOM: {"linewidth": 2.0, "color": "#475569", "linestyle": "--"},
+}
 
 
 def draw(
@@ -23,14 +35,12 @@ def draw(
         1, len(counts), figsize=(5 * len(counts), 4.2), sharey=True, squeeze=False
     )
     at = np.arange(10, budget + 1, 5)
-    names = dict.fromkeys(name for name, _ in traces)
+    names = [name for name in SHOWN if (name, counts[0]) in traces]
     for panel, workers in zip(panels[0], counts, strict=True):
         for name in names:
             rows = np.array([[trace.at(int(mark)) for mark in at] for trace in traces[name, workers]])
             known = np.isfinite(rows).mean(axis=0) > 0.5
-            style = {"linewidth": 2.5, "color": "#2563eb"} if name == "default" else {"linewidth": 1.2}
-            if name == "random/none":
-                style = {"linewidth": 2.0, "color": "#475569", "linestyle": "--"}
+            style = STYLES.get(name, {"linewidth": 1.2})
             panel.plot(at[known], 100 * np.nanmedian(rows[:, known], axis=0), label=name, **style)
         panel.axhline(100 * target, color="#e11d48", linewidth=1)
         panel.set_title(f"{workers} worker{'s' if workers > 1 else ''}")

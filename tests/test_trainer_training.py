@@ -18,14 +18,17 @@ import keras
 import numpy as np
 import pytest
 import sample
+import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from trainer import evaluation
 from trainer.cifar10 import Split
 from trainer.device import DeviceSplit
+from trainer.engine import Engine, Program
 from trainer.evaluation import Evaluator
 from trainer.model import build_model, build_optimizer, forget_models
 from trainer.model_file import load_model, model_to_bytes
+from trainer.network import Network
 from trainer.pace import Pace
 from trainer.precision import Precision
 from trainer.recipe import OPTIMIZERS, Recipe
@@ -409,6 +412,20 @@ def test_one_trace_for_each_optimizer() -> None:
     assert trainer.traces == 3
     trainer.train(recipe)
     assert trainer.traces == 3
+
+
+def test_the_step_is_a_graph_without_a_cycle() -> None:
+    """A loop has one; there TensorFlow may leave a pooling's gradient to a kernel that is much slower."""
+    network = Network(RECIPE.architecture, "float32", DeviceSplit.of(VALIDATION))
+    engine = Engine(Program.of(RECIPE), network, DeviceSplit.of(TRAIN))
+    numbers = [tf.TensorSpec([], tf.int64)] * 4
+    program = engine._run_steps.get_concrete_function(
+        *numbers, tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32)
+    )
+    functions = program.graph.as_graph_def().library.function
+    with_pools = [one for one in functions if any(node.op == "MaxPoolGrad" for node in one.node_def)]
+    assert with_pools
+    assert all(one.attr["_noinline"].b for one in with_pools)
 
 
 def test_programs_that_gave_way_are_freed() -> None:

@@ -102,9 +102,9 @@ class Engine:
         self._optimizer.build(self._model.trainable_variables)
         self._seed = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._batch_size = tf.Variable(1, dtype=tf.int32, trainable=False)
-        # A function of its own, not made a part of the loop: oneDNN takes over the gradient of a pooling only
-        # if it meets it after the pooling, and in a loop, a graph with a cycle, TensorFlow 2.21 may come to it
-        # first, by chance of addresses; the process then trains at two thirds of the speed.
+        # A function that is not inlined: oneDNN takes over the gradient of a pooling only if the rewriting
+        # meets it after the pooling. A loop has a cycle, and there TensorFlow 2.21 may meet it before, by
+        # chance of addresses; that process would train at two thirds of the speed.
         apart = {"jit_compile": True} if jit_compile else {"experimental_attributes": {"_noinline": True}}
         self._step = tf.function(self._train_batch, autograph=False, **apart)
         self._run_steps = tf.function(self._trace_steps)
