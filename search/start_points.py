@@ -23,9 +23,17 @@ POINTS: Final[tuple[Mapping[str, Value], ...]] = (
         "batch_normalization": True,
         **dict.fromkeys(_DROPOUTS, 0.0),
     },
-    # Adam as its authors propose it (Kingma and Ba 2015, arXiv:1412.6980), and the least of the usual dropout
-    # rates (Srivastava et al. 2014, JMLR 15): it needs fewer epochs than the article's.
-    {"optimizer": "adam", "learning_rate": 1e-3, **dict.fromkeys(_DROPOUTS, 0.2)},
+    # Adam as its authors propose it (Kingma and Ba 2015, arXiv:1412.6980), with dropout that grows from the
+    # image on, as it does in the convolutional networks of Srivastava et al. 2014 (JMLR 15): it needs fewer
+    # epochs than the article's, and the same rate everywhere is worth a point less.
+    {
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "dropout_block1": 0.1,
+        "dropout_block2": 0.2,
+        "dropout_block3": 0.4,
+        "dropout_dense": 0.2,
+    },
 )
 """What each changes in the article's recipe; the most promising first."""
 
