@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from simulation import Method
 
-from search.strategy import TrialSeededSampler, build_pruner
+from search.strategy import FIRST_START, SparingPruner, TrialSeededSampler, build_pruner, first_rung
 from search.study import Settings
 from trainer.recipe import ARTICLE
 
@@ -110,7 +110,11 @@ def _pair(name: str) -> Method:
 METHODS: dict[str, Method] = {
     **{name: _pair(name) for name in (RANDOM, *PAIRS)},
     DEFAULT: Method(DEFAULT, TrialSeededSampler, build_pruner),
-    "default, no starts": Method("default, no starts", NoStartsSampler, build_pruner),
+    "default, no starts": Method(
+        "default, no starts",
+        NoStartsSampler,
+        lambda settings: SparingPruner(first_rung(settings), FIRST_START),
+    ),
     "default, sparse": Method("default, sparse", SparseStartSampler, build_pruner),
 }
 """By name. No Wilcoxon pruner: it compares two trials on the same instances, in whatever order (Optuna's

@@ -81,7 +81,7 @@ def describe_surrogate(path: Path) -> Surrogate:
     table = read(path)
     articles, random = split(table)
     print(
-        f"\n{path}: {len(random)} curves of random recipes, {len(articles)} of the article's;"
+        f"\n{path}: {len(articles)} curves of the article's recipe, {len(random)} of others;"
         f" {table.train_images:,} training and {table.validation_images:,} validation images"
     )
     print(f"{'surrogate':12}{'rank correlation, last epoch':>32}{'error, points':>16}{'R2':>8}")

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from surrogate import Array, Surrogate
 
 from search.space import params_of, suggest
-from search.strategy import is_hopeless
+from search.strategy import YARDSTICK
 from search.study import Settings
 from search.summary import RECIPE_KEY
 from trainer.recipe import Recipe
@@ -114,7 +114,7 @@ def replay(
         one.epoch += 1
         one.trial.report(accuracy, one.epoch)
         is_last = one.epoch == one.recipe.epochs
-        if is_last or is_hopeless(one.trial):
+        if is_last or (one.trial.should_prune() and one.trial.number != YARDSTICK):
             state = optuna.trial.TrialState.COMPLETE if is_last else optuna.trial.TrialState.PRUNED
             study.tell(one.trial, accuracy if is_last else None, state=state)
             if is_last and accuracy > best:

@@ -7,7 +7,6 @@ from optuna.trial import Trial
 
 from search.events import EpochEnded, StepsDone, TrialEnded, TrialStarted
 from search.served_study import ServedStudy
-from search.strategy import is_hopeless
 from search.trial_run import TrialRun, describe_failure
 from storage.errors import LeaseLost, OutsideStoreError
 from storage.outages import DATABASE_ERRORS
@@ -133,7 +132,7 @@ class RunningTrial:
         self._terms.after_epoch()
         if result.epoch < self.recipe.epochs:
             # Where an earlier run got further, Optuna would judge by that run's last epoch.
-            if is_new and is_hopeless(self._trial):
+            if is_new and self._trial.should_prune():
                 return True
             if self._terms.time_is_up() or (self._own and self._terms.target_is_reached()):
                 raise Interrupted

@@ -239,7 +239,7 @@ def test_a_pruned_trial_leaves_its_slot_to_the_next(
     opened: OpenStudy, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends with the epoch that it has reported, and another begins while its neighbour trains on."""
-    monkeypatch.setattr("search.running_trial.is_hopeless", lambda trial: trial.number == 2)
+    monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: trial.number == 2)
     for seed in range(4):
         enqueue(opened, dataclasses.replace(RECIPE, seed=seed))
 
@@ -258,7 +258,7 @@ def test_a_trial_is_pruned_though_its_worker_is_told_to_stop(
     opened: OpenStudy, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handed back, it would train to the next rung; one that has to be scored still is handed back."""
-    monkeypatch.setattr("search.running_trial.is_hopeless", lambda trial: trial.number == 1)
+    monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: trial.number == 1)
     enqueue(opened, RECIPE)
     enqueue(opened, dataclasses.replace(RECIPE, epochs=1))
     log = Log()

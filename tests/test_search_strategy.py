@@ -15,6 +15,9 @@ from search.study import OpenStudy, Wishes, open_or_create_study
 from storage.database import Database, open_database
 from trainer.recipe import ARTICLE
 
+NO_STARTS = NAMED["article"].replace(Choices("optimizer", ("sgd", "momentum")))
+"""A space without a start point."""
+
 
 def draw(opened: OpenStudy, count: int = 3) -> list[float]:
     """The learning rates of the next trials that a process draws."""
@@ -109,22 +112,26 @@ def test_most_trials_may_take_all_epochs(database: Database, name: str) -> None:
 def test_the_first_trials_are_recipes_that_are_known_to_be_good(
     database: Database, name: str, numbers: list[int]
 ) -> None:
-    """As far as the space has them, once each whoever asks, the rest as in the article, for all epochs."""
+    """As far as the space has them, once each whoever asks, the rest as in the article, for all epochs.
+
+    Uncapped, they are trained as long as the article's.
+    """
     space = NAMED[name].cap_epochs(50)
     opened, _ = open_or_create_study(database, "s", Wishes(space, seed=3))
     recipes = [suggest(attach_strategy(opened).ask(), space, 7) for _ in range(4)]
     wanted = [dataclasses.replace(ARTICLE, **POINTS[number], epochs=50, seed=7) for number in numbers]
+    long, _ = open_or_create_study(database, "long", Wishes(NAMED[name]))
+    assert [suggest(attach_strategy(long).ask(), NAMED[name], 7).epochs for _ in range(2)] == [100, 100]
     assert recipes[1 : 1 + len(numbers)] == wanted
     assert not any(recipe in wanted for recipe in recipes[1 + len(numbers) :])
 
 
 def test_a_space_without_a_start_point_s_values_does_not_try_a_part_of_it(database: Database) -> None:
     """Adam's usual rate is a poor one for another optimizer."""
-    space = NAMED["article"].replace(Choices("optimizer", ("sgd", "momentum")))
-    assert start_points(space) == ()
-    opened, _ = open_or_create_study(database, "s", Wishes(space))
+    assert start_points(NO_STARTS) == ()
+    opened, _ = open_or_create_study(database, "s", Wishes(NO_STARTS))
     study = attach_strategy(opened)
-    assert [suggest(study.ask(), space, 0).learning_rate for _ in range(2)][1] != 0.001
+    assert [suggest(study.ask(), NO_STARTS, 0).learning_rate for _ in range(2)][1] != 0.001
     narrow = NAMED["article"].replace(NumberRange("dropout_dense", 0.3, 0.6))
     assert start_points(narrow) == ()
 
@@ -141,7 +148,7 @@ def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list
 
 def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database) -> None:
     """Trial 0 alone is the yardstick of trial 1; trial 0 itself has none."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0])
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(NO_STARTS, max_epochs=8))[0])
     assert report(study, [0.3, 0.5, 0.6])[1] == [False, False, False]
 
     assert report(study, [0.1, 0.49])[1] == [False, True]
@@ -150,7 +157,7 @@ def test_the_second_trial_can_be_pruned_but_not_after_epoch_1(database: Database
 
 def test_a_trial_goes_on_in_the_upper_half_of_all_that_got_there(database: Database) -> None:
     """Pruned and running trials count, so that one good trial does not stop all others; each rung judges."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=8))[0])
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(NO_STARTS, max_epochs=8))[0])
     report(study, [0.3, 0.9])
     for value in (0.1, 0.2):
         trial, verdicts = report(study, [0.3, value])
@@ -167,6 +174,18 @@ def test_the_first_rung_grows_with_the_longest_trial(
     database: Database, max_epochs: int | None, rung: int
 ) -> None:
     """Long trials are not judged by a beginning that says little about their end."""
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(max_epochs=max_epochs))[0])
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(NO_STARTS, max_epochs=max_epochs))[0])
     report(study, [0.5] * rung)
     assert report(study, [0.4] * rung)[1] == [False] * (rung - 1) + [True]
+
+
+def test_the_first_trials_are_judged_and_never_stopped(database: Database) -> None:
+    """The article's recipe and both start points are spared; what they reached counts for the others."""
+    space = NAMED["everything"]
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(space, max_epochs=8))[0])
+    report(study, [0.5] * 4)
+    assert report(study, [0.1] * 4)[1] == [False] * 4
+    assert report(study, [0.2] * 4)[1] == [False] * 4
+
+    assert report(study, [0.15] * 2)[1] == [False, True]
+    assert report(study, [0.3] * 4)[1] == [False] * 4

@@ -15,6 +15,7 @@ import pytest
 import sample
 import sqlalchemy
 from optuna.artifacts import get_all_artifact_meta
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 from test_search_worker import (
@@ -702,17 +703,18 @@ def _without_seconds(row: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
-def test_the_yardstick_is_never_pruned(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trial 0, the article's recipe, is trained to its end whatever the pruner says, which hears of it."""
+def test_the_first_trials_are_never_pruned(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The article's recipe and the start point, whatever halving says, which hears of them."""
     asked: list[int] = []
 
-    def prune(trial: optuna.Trial) -> bool:
+    def prune(pruner: SuccessiveHalvingPruner, study: optuna.Study, trial: FrozenTrial) -> bool:
         asked.append(trial.number)
         return True
 
-    monkeypatch.setattr("optuna.trial.Trial.should_prune", prune)
+    monkeypatch.setattr(SuccessiveHalvingPruner, "prune", prune)
     opened = open_sample_study(database)
-    work(opened, 2)
+    work(opened, 3)
 
-    assert [trial.state for trial in opened.study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
-    assert asked == [0] * (EPOCHS - 1) + [1]
+    states = [trial.state for trial in opened.study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED]
+    assert asked == [0] * (EPOCHS - 1) + [1] * (EPOCHS - 1) + [2]
