@@ -13,6 +13,7 @@ from tensorflow.python.framework.ops import gradient_registry
 from trainer.architecture import CHANNELS, MONOTONE, SIDE, WHITENING_EPSILON, Architecture
 from trainer.architecture import CLASSES as CLASSES
 from trainer.dropout import TracedDropout
+from trainer.normalization import FusedBatchNormalization
 from trainer.optimizer import MOMENTUM
 from trainer.precision import Precision
 from trainer.recipe import Recipe
@@ -37,6 +38,7 @@ def build_model(recipe: Recipe) -> keras.Model:
         inputs,
         recipe.architecture,
         lambda features, index, name: keras.layers.Dropout(rates[index], name=name)(features),
+        keras.layers.BatchNormalization,
         activation_first=True,
         policy="float32",
     )
@@ -62,6 +64,7 @@ def build_twin(
         image,
         architecture,
         lambda features, index, name: TracedDropout(index, name=name)([features, rates, seed]),
+        FusedBatchNormalization,
         # Equal, because what never falls and a maximum change places; the activation and its gradient then
         # see a quarter of the elements.
         activation_first=architecture.activation not in MONOTONE,
@@ -139,6 +142,7 @@ def _features(
     inputs: keras.KerasTensor,
     architecture: Architecture,
     dropout: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
+    normalization: type[keras.layers.BatchNormalization],
     *,
     activation_first: bool,
     policy: str,
@@ -149,6 +153,7 @@ def _features(
         inputs: Images.
         architecture: What they are made of.
         dropout: Applies a dropout layer, given the features, the layer's index and its name.
+        normalization: Batch normalisation's layer.
         activation_first: Whether a block's last activation comes before its pooling, as in the article, or
             after.
         policy: Keras's dtype policy for the layers.
@@ -163,7 +168,9 @@ def _features(
         features = whitening(features)
     for index in range(len(architecture.filters)):
         block = f"block{index + 1}"
-        features = _block(features, architecture, index, activation_first=activation_first, policy=policy)
+        features = _block(
+            features, architecture, index, normalization, activation_first=activation_first, policy=policy
+        )
         features = dropout(features, index, f"{block}_dropout")
     if architecture.dense_units:
         features = keras.layers.Flatten(dtype=policy, name="flatten")(features)
@@ -180,6 +187,7 @@ def _block(
     features: keras.KerasTensor,
     architecture: Architecture,
     index: int,
+    normalization: type[keras.layers.BatchNormalization],
     *,
     activation_first: bool,
     policy: str,
@@ -195,7 +203,7 @@ def _block(
     def normalise(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
         if not normalises:
             return features
-        return keras.layers.BatchNormalization(dtype=policy, name=f"{block}_{name}")(features)
+        return normalization(dtype=policy, name=f"{block}_{name}")(features)
 
     entered, waits = features, False
     for number in range(1, architecture.convolutions + 1):
