@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from simulation import Method
 
-from search.strategy import FIRST_START, SparingPruner, TrialSeededSampler, build_pruner, first_rung
+from search.strategy import SparingPruner, TrialSeededSampler, build_pruner, first_rung
 from search.study import Settings
 from trainer.recipe import ARTICLE
 
@@ -113,7 +113,7 @@ METHODS: dict[str, Method] = {
     "default, no starts": Method(
         "default, no starts",
         NoStartsSampler,
-        lambda settings: SparingPruner(first_rung(settings), FIRST_START),
+        lambda settings: SparingPruner(first_rung(settings), ()),
     ),
     "default, sparse": Method("default, sparse", SparseStartSampler, build_pruner),
 }

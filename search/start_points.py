@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from search.conditions import applies
 from search.space import Space, params_of
 from trainer.recipe import ARTICLE, Recipe, Value
 
@@ -41,18 +42,24 @@ POINTS: Final[tuple[Mapping[str, Value], ...]] = (
 def start_points(space: Space) -> tuple[Mapping[str, Value], ...]:
     """The parameters of the first trials after the article's own, in order.
 
-    A point of which the space lacks any value is left out: parts of it, as the rate of one optimizer with
-    another, may be far from good.
+    A point of which the space lacks any value is left out, the article's values of all else included: parts
+    of it, as the rate of one optimizer with another, may be far from good.
 
     Returns:
         For each point the values by field of what is searched, epochs left out.
     """
-    recipes = [
-        Recipe.from_dict({**ARTICLE.to_dict(), **point})
-        for point in POINTS
-        if all(space.range_of(field).holds(value) for field, value in point.items())
-    ]
+    recipes = [Recipe.from_dict({**ARTICLE.to_dict(), **point}) for point in POINTS]
     return tuple(
         {name: value for name, value in params_of(recipe, space).items() if name != "epochs"}
         for recipe in recipes
+        if _holds(space, recipe)
+    )
+
+
+def _holds(space: Space, recipe: Recipe) -> bool:
+    values = recipe.to_dict()
+    return all(
+        space.range_of(field).holds(value)
+        for field, value in values.items()
+        if field not in ("epochs", "seed") and applies(field, values)
     )

@@ -1,7 +1,7 @@
 """How a study's recipes are chosen, and which trials are stopped early."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial
 
 from search.start_points import start_points
 from search.study import OpenStudy, Settings
-from trainer.recipe import ARTICLE
+from trainer.recipe import ARTICLE, Value
 
-Value = TypeVar("Value")
+Param = TypeVar("Param")
 
 FIRST_RUNG_LEAST: Final = 2
 """The pruner judges no trial before this epoch."""
@@ -121,10 +121,12 @@ class TrialSeededSampler(TPESampler):
         return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _is_start(self, trial: FrozenTrial) -> bool:
-        return 0 <= trial.number - FIRST_START < len(self._starts)
+        # A trial that somebody enqueued there has what was given, and the rest of it is drawn as ever.
+        is_enqueued = "fixed_params" in trial.system_attrs
+        return 0 <= trial.number - FIRST_START < len(self._starts) and not is_enqueued
 
 
-def _without_epochs(values: Mapping[str, Value]) -> dict[str, Value]:
+def _without_epochs(values: Mapping[str, Param]) -> dict[str, Param]:
     return {name: value for name, value in values.items() if name != EPOCHS}
 
 
@@ -136,16 +138,23 @@ class SparingPruner(SuccessiveHalvingPruner):
     35 % after two of ten epochs, the article's recipe at 48 %.
     """
 
-    def __init__(self, rung: int, spared: int) -> None:
-        """A pruner that judges first after `rung` epochs, and stops trials from number `spared` on."""
+    def __init__(self, rung: int, starts: Sequence[Mapping[str, Value]]) -> None:
+        """A pruner that judges first after `rung` epochs, and spares trials with the parameters `starts`."""
         super().__init__(min_resource=rung, reduction_factor=2)
-        self._spared = spared
+        self._starts = starts
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether a running trial is to be stopped after the epoch that it has just reported."""
         # Asked in any case, because others are compared with what it notes there.
         is_behind = super().prune(study, trial)
-        return is_behind and trial.number >= self._spared
+        return is_behind and not self._is_spared(trial)
+
+    def _is_spared(self, trial: FrozenTrial) -> bool:
+        if trial.number == YARDSTICK:
+            return True
+        # By number alone it might be an enqueued one, or one of a study that is older than start points.
+        index = trial.number - FIRST_START
+        return 0 <= index < len(self._starts) and self._starts[index].items() <= trial.params.items()
 
 
 def build_pruner(settings: Settings) -> SparingPruner:
@@ -156,7 +165,7 @@ def build_pruner(settings: Settings) -> SparingPruner:
     at each rung however good the first one was. The first rung is a 25th of the longest trial, and not epoch
     1, where a high dropout rate looks worse than it is.
     """
-    return SparingPruner(first_rung(settings), FIRST_START + len(start_points(settings.capped_space)))
+    return SparingPruner(first_rung(settings), start_points(settings.capped_space))
 
 
 def first_rung(settings: Settings) -> int:

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from search.named_spaces import NAMED
 from search.ranges import Choices, NumberRange
-from search.space import params_of, suggest
+from search.space import Space, params_of, suggest
 from search.start_points import POINTS, start_points
 from search.strategy import attach_strategy
 from search.study import OpenStudy, Wishes, open_or_create_study
@@ -179,13 +179,50 @@ def test_the_first_rung_grows_with_the_longest_trial(
     assert report(study, [0.4] * rung)[1] == [False] * (rung - 1) + [True]
 
 
+def report_drawn(study: optuna.Study, space: Space, values: list[float]) -> list[bool]:
+    """The pruner's verdicts on a trial that draws its recipe first, as a worker's does."""
+    trial = study.ask()
+    suggest(trial, space, 0)
+    verdicts = []
+    for epoch, value in enumerate(values, start=1):
+        trial.report(value, epoch)
+        verdicts.append(trial.should_prune())
+    return verdicts
+
+
 def test_the_first_trials_are_judged_and_never_stopped(database: Database) -> None:
     """The article's recipe and both start points are spared; what they reached counts for the others."""
-    space = NAMED["everything"]
-    study = attach_strategy(open_or_create_study(database, "s", Wishes(space, max_epochs=8))[0])
-    report(study, [0.5] * 4)
-    assert report(study, [0.1] * 4)[1] == [False] * 4
-    assert report(study, [0.2] * 4)[1] == [False] * 4
+    space = NAMED["everything"].cap_epochs(8)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(space))[0])
+    for value in (0.5, 0.1, 0.2):
+        assert report_drawn(study, space, [value] * 4) == [False] * 4
 
-    assert report(study, [0.15] * 2)[1] == [False, True]
-    assert report(study, [0.3] * 4)[1] == [False] * 4
+    assert report_drawn(study, space, [0.15] * 2) == [False, True]
+    assert report_drawn(study, space, [0.3] * 4) == [False] * 4
+
+
+def test_an_enqueued_trial_in_a_start_point_s_place_is_as_it_was_asked_for(database: Database) -> None:
+    """What was not given is drawn, not taken from the point, and it is judged like any other."""
+    space = NAMED["article"].cap_epochs(8)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(space))[0])
+    study.enqueue_trial({"optimizer": "sgd", "learning_rate": 0.1})
+    report_drawn(study, space, [0.5] * 4)
+
+    assert report_drawn(study, space, [0.1] * 2) == [False, True]
+    params = study.trials[1].params
+    assert (params["optimizer"], params["learning_rate"]) == ("sgd", 0.1)
+    assert params["dropout_block1"] != POINTS[1]["dropout_block1"]
+
+
+@pytest.mark.parametrize(
+    "range_",
+    [
+        NumberRange("batch_size", 128, 256),
+        NumberRange("width", 1.5, 1.8),
+        Choices("activation", ("elu", "gelu")),
+        Choices("schedule", ("step",)),
+    ],
+)
+def test_a_start_point_is_the_article_s_in_all_that_it_does_not_say(range_: NumberRange | Choices) -> None:
+    """A space that lacks the article's value of another field has no start point with a random one."""
+    assert start_points(NAMED["everything"].replace(range_)) == ()
