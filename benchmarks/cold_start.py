@@ -5,7 +5,8 @@
 
 A new study in an empty folder; CIFAR-10 is at hand. `cnn-search run` searches, then `cnn-search confirm`
 trains the best recipe again with fresh seeds and scores those models on the test images, once. Nothing else
-is given.
+is given. `--against` is a figure: the mean of the seeds on the test images is one thing that is told, and
+whether the whole of its interval lies above the figure another.
 """
 
 import argparse
@@ -32,8 +33,13 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     parser.add_argument("--folder", type=Path, default=Path("cold-start"))
     options = parser.parse_args()
+    if not float(options.minutes) and options.target is None:
+        parser.error("without --minutes the search needs a --target to end")
+    try:
+        options.folder.mkdir(parents=True)
+    except FileExistsError:
+        parser.error(f"{options.folder} exists; a cold start needs a new --folder")
     print(describe_machine(("tensorflow", "keras", "optuna")), flush=True)
-    options.folder.mkdir(parents=True)
     where = ["--storage", f"sqlite:///{options.folder / 'study.db'}", "--study", "cold"]
     began = time.monotonic()
 
@@ -72,6 +78,11 @@ def main() -> None:
     print(f"  its best    trial {best['number']}, {100 * best['value']:.2f} % validation: {best['recipe']}")
     print(f"confirmation  {(ended - searched) / 60:6.1f} min")
     print(f"together      {(ended - began) / 60:6.1f} min")
+    scores = record["test"]["winner"]
+    mean, figure = sum(score["accuracy"] for score in scores) / len(scores), float(options.against)
+    reached = "at least" if mean >= figure else "below"
+    print(f"test images   {100 * mean:.2f} %, mean of {len(scores)} seeds, {reached} {100 * figure:.2f} %")
+    print(f"  {record['verdict']['text']}")
     print(json.dumps(record, indent=2))
 
 
