@@ -1,7 +1,6 @@
 """Recorded learning curves as a compact file."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +31,33 @@ class Table:
         curves: The trainings.
         train_images: How many images each was trained on.
         validation_images: How many it was validated on.
+        space: The name of the space that the recipes were drawn from.
     """
 
     curves: tuple[Curve, ...]
     train_images: int
     validation_images: int
+    space: str = "article"
 
 
-def pack(path: Path, curves: Sequence[Curve], train_images: int, validation_images: int) -> None:
-    """Write the curves to `path`: recipes as what differs from the article's, accuracies as images."""
-    longest = max(len(curve.accuracies) for curve in curves)
-    hits = np.full((len(curves), longest), -1, np.int16)
-    for row, curve in zip(hits, curves, strict=True):
-        row[: len(curve.accuracies)] = np.rint(np.array(curve.accuracies) * validation_images)
+def pack(path: Path, table: Table) -> None:
+    """Write `table` to `path`: recipes as what differs from the article's, accuracies as images."""
+    longest = max(len(curve.accuracies) for curve in table.curves)
+    hits = np.full((len(table.curves), longest), -1, np.int16)
+    for row, curve in zip(hits, table.curves, strict=True):
+        row[: len(curve.accuracies)] = np.rint(np.array(curve.accuracies) * table.validation_images)
     article = ARTICLE.to_dict()
     recipes = [
         {name: value for name, value in curve.recipe.to_dict().items() if value != article[name]}
-        for curve in curves
+        for curve in table.curves
     ]
-    images = np.array([train_images, validation_images])
-    with path.open("wb") as file:
-        np.savez_compressed(file, recipes=np.array(json.dumps(recipes)), hits=hits, images=images)
+    images = np.array([table.train_images, table.validation_images])
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file, recipes=np.array(json.dumps(recipes)), hits=hits, images=images, space=np.array(table.space)
+        )
+    partial.replace(path)
 
 
 def read(path: Path) -> Table:
@@ -65,4 +70,6 @@ def read(path: Path) -> Table:
             curves.append(
                 Curve(Recipe.from_dict({**ARTICLE.to_dict(), **values}), tuple(map(float, accuracies)))
             )
-    return Table(tuple(curves), train_images, validation_images)
+        # Tables from before there was a name are of `article`.
+        space = str(file["space"]) if "space" in file else "article"
+    return Table(tuple(curves), train_images, validation_images, space)

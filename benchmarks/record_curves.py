@@ -8,8 +8,8 @@ The article's recipe comes first, for its 100 epochs, with several seeds; then t
 the random recipes, each for all epochs, whatever was drawn for it: with the article's constant rate, the
 curve of fewer epochs is the beginning of it. Some are trained with a second seed, which tells how much is
 chance. One process of one thread for each core. Each curve is appended to `--work` as it ends, so that the
-same command goes on where it was stopped; then all are packed. What is in `--output` already is kept, so that
-a table can be made larger.
+same command goes on where it was stopped; then all are packed, with what is in `--output` already, so that a
+table can be made larger. One of another space, of other images or of other epochs is left alone.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from curves import Curve, pack, read
+from curves import Curve, Table, pack, read
 from machine import describe_machine
 
 from search.named_spaces import NAMED
@@ -54,7 +54,8 @@ def main() -> None:
     print(describe_machine(("tensorflow", "keras")), flush=True)
     recipes = list(plan(options.space, options.recipes, options.epochs))
     images = (options.train_samples, options.validation_samples)
-    done = {**read_output(options.output, *images), **read_work(options.work)}
+    wanted = Table((), *images, options.space)
+    done = {**read_output(options.output, wanted, options.epochs), **read_work(options.work)}
     missing = [recipe for recipe in recipes if recipe not in done]
     print(f"{len(recipes)} curves, {len(missing)} to train", flush=True)
     if missing:
@@ -68,8 +69,10 @@ def main() -> None:
                 file.flush()
                 print(f"{100 * (accuracies or [0])[-1]:6.2f} % after {len(accuracies)} epochs", flush=True)
     done |= read_work(options.work)
-    curves = [Curve(recipe, tuple(done[recipe])) for recipe in recipes if recipe in done]
-    pack(options.output, curves, *images)
+    # Those that are planned in their order, then those of plans before.
+    order = dict.fromkeys([*(recipe for recipe in recipes if recipe in done), *done])
+    curves = tuple(Curve(recipe, tuple(done[recipe])) for recipe in order)
+    pack(options.output, dataclasses.replace(wanted, curves=curves))
     print(f"wrote {options.output}: {len(curves)} curves, {options.output.stat().st_size:,} bytes")
 
 
@@ -97,18 +100,21 @@ def plan(name: str, recipes: int, epochs: int) -> Iterator[Recipe]:
             yield dataclasses.replace(recipe, seed=number + SEED_STEP)
 
 
-def read_output(path: Path, train_images: int, validation_images: int) -> dict[Recipe, list[float]]:
+def read_output(path: Path, wanted: Table, epochs: int) -> dict[Recipe, list[float]]:
     """The curves of an earlier table, which are not trained again.
 
     Raises:
-        SystemExit: They are of other images.
+        SystemExit: They are of another space, of other images or of other epochs than `wanted`.
     """
     if not path.exists():
         return {}
     table = read(path)
-    if (table.train_images, table.validation_images) != (train_images, validation_images):
+    # The article's recipe has its own number of epochs.
+    others = {curve.recipe.epochs for curve in table.curves} - {ARTICLE.epochs}
+    if dataclasses.replace(table, curves=()) != wanted or others - {epochs}:
         raise SystemExit(
-            f"{path} is of {table.train_images} and {table.validation_images} images; give another --output"
+            f"{path} is of the space {table.space}, {table.train_images} and {table.validation_images} images,"
+            f" {', '.join(map(str, sorted(others)))} epochs; give another --output"
         )
     return {curve.recipe: list(curve.accuracies) for curve in table.curves}
 

@@ -80,8 +80,12 @@ def replay(
     An epoch takes every worker the same time. What a worker does at the end of one is what `search.worker`
     does: it reports, and asks whether to go on; trial 0 is never pruned.
     """
+    # Hyperband assigns its brackets by the name, which would be random.
     study = optuna.create_study(
-        direction="maximize", sampler=method.sampler(settings), pruner=method.pruner(settings)
+        study_name=f"{method.name} {settings.seed}",
+        direction="maximize",
+        sampler=method.sampler(settings),
+        pruner=method.pruner(settings),
     )
     space = settings.capped_space
     article = settings.article_recipe
