@@ -112,9 +112,10 @@ def read_output(path: Path, wanted: Table, epochs: int) -> dict[Recipe, list[flo
     # The article's recipe has its own number of epochs.
     others = {curve.recipe.epochs for curve in table.curves} - {ARTICLE.epochs}
     if dataclasses.replace(table, curves=()) != wanted or others - {epochs}:
+        lengths = ", ".join(map(str, sorted(others)))
+        images = f"{table.train_images} and {table.validation_images} images"
         raise SystemExit(
-            f"{path} is of the space {table.space}, {table.train_images} and {table.validation_images} images,"
-            f" {', '.join(map(str, sorted(others)))} epochs; give another --output"
+            f"{path} is of the space {table.space}, {images}, {lengths} epochs; give another --output"
         )
     return {curve.recipe: list(curve.accuracies) for curve in table.curves}
 

@@ -22,7 +22,7 @@ from machine import describe_machine
 from methods import METHODS, RANDOM
 from replay_figure import draw
 from simulation import Trace, be_quiet, replay
-from surrogate import Surrogate, fill, split
+from surrogate import Surrogate, features, fill, split
 from threadpoolctl import threadpool_limits
 
 from search.named_spaces import NAMED
@@ -86,15 +86,17 @@ def describe_surrogate(path: Path) -> Surrogate:
     )
     print(f"{'surrogate':12}{'rank correlation, last epoch':>32}{'error, points':>16}{'R2':>8}")
     for kind in ("gp", "trees"):
-        all_of_it = Surrogate(table, kind)
-        last = [fill([curve], len(random[0].accuracies) or 1)[0, -1] for curve in random]
+        epochs = Surrogate(table, kind).epochs
+        truth = fill(random, epochs)[:, -1]
         guesses = np.empty(len(random))
+        # Of a recipe that was trained twice, both curves are kept from it together.
+        keys = [features(curve.recipe).tobytes() for curve in random]
+        folds = {key: index % FOLDS for index, key in enumerate(dict.fromkeys(keys))}
         for fold in range(FOLDS):
-            held = frozenset(index for index in range(len(random)) if index % FOLDS == fold)
-            part = Surrogate(table, kind, held, all_of_it if kind == "gp" else None)
+            held = frozenset(index for index, key in enumerate(keys) if folds[key] == fold)
+            part = Surrogate(table, kind, held)
             for index in held:
                 guesses[index] = part.mean(random[index].recipe)[-1]
-        truth = np.array(last)
         ranks = np.corrcoef(truth.argsort().argsort(), guesses.argsort().argsort())[0, 1]
         error = 100 * float(np.sqrt(np.mean((truth - guesses) ** 2)))
         explained = 1 - float(np.mean((truth - guesses) ** 2) / truth.var())

@@ -55,7 +55,6 @@ class Surrogate:
         table: Table,
         kind: str = "gp",
         hold_out: frozenset[int] = frozenset(),
-        like: "Surrogate | None" = None,
     ) -> None:
         """Learn the curves of `table`.
 
@@ -63,7 +62,6 @@ class Surrogate:
             table: What was recorded.
             kind: "gp", a Gaussian process for each principal component, or "trees".
             hold_out: Indices of random recipes' curves that are not to be learnt from.
-            like: A Gaussian process whose length scales to take, instead of finding them again.
         """
         articles, self.random = split(table)
         self.article = fill(articles, max(len(curve.accuracies) for curve in articles)).mean(axis=0)
@@ -75,10 +73,7 @@ class Surrogate:
         _, _, axes = np.linalg.svd(outputs - self._centre, full_matrices=False)
         self._axes = axes[:COMPONENTS]
         scores = (outputs - self._centre) @ self._axes.T
-        kernels = [None] * COMPONENTS if like is None else [model.kernel_ for model in like._models]
-        self._models = [
-            _fit(kind, inputs, column, kernel) for column, kernel in zip(scores.T, kernels, strict=True)
-        ]
+        self._models = [_fit(kind, inputs, column) for column in scores.T]
         self._spread, self._wobble = measure_noise(self.random, self.epochs)
         self._known: dict[bytes, Array] = {}
 
@@ -133,15 +128,9 @@ def measure_noise(curves: Sequence[Curve], epochs: int) -> tuple[float, float]:
     return spread, wobble
 
 
-def _fit(kind: str, inputs: Array, outputs: Array, known: Any) -> Any:
+def _fit(kind: str, inputs: Array, outputs: Array) -> Any:
     if kind == "trees":
         return ExtraTreesRegressor(500, min_samples_leaf=2, random_state=0).fit(inputs, outputs)
-    width = inputs.shape[1]
-    kernel = known
-    if known is None:
-        kernel = ConstantKernel(1.0) * Matern(np.ones(width), (0.05, 50.0), nu=2.5)
-        kernel += WhiteKernel(0.1, (1e-4, 2.0))
-    model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-    if known is not None:
-        model.optimizer = None
-    return model.fit(inputs, outputs)
+    kernel = ConstantKernel(1.0) * Matern(np.ones(inputs.shape[1]), (0.05, 50.0), nu=2.5)
+    kernel += WhiteKernel(0.1, (1e-4, 2.0))
+    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0).fit(inputs, outputs)
