@@ -1,0 +1,61 @@
+"""benchmarks/curves.py and record_curves.py: recorded curves are kept, and never mixed with others."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from curves import Curve, Table, pack, read
+from record_curves import plan, read_output
+
+from trainer.recipe import ARTICLE, Recipe
+
+TABLE = Table(
+    (
+        Curve(ARTICLE, (0.25, 0.5, 0.75)),
+        Curve(Recipe(epochs=2, optimizer="adam", seed=3), (0.1, 1.0)),
+        Curve(Recipe(epochs=2, learning_rate=0.1, seed=4), (0.125,)),
+    ),
+    train_images=40,
+    validation_images=4_000,
+    space="schedules",
+)
+
+
+def test_a_table_is_read_as_it_was_packed(tmp_path: Path) -> None:
+    """Recipes whole, accuracies to the image, a curve that left the numbers as short as it was."""
+    pack(tmp_path / "curves.npz", TABLE)
+    assert read(tmp_path / "curves.npz") == TABLE
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.npz"]
+
+
+def test_the_curves_of_an_earlier_table_are_not_trained_again(tmp_path: Path) -> None:
+    """Where there is none, all are."""
+    wanted = dataclasses.replace(TABLE, curves=())
+    assert read_output(tmp_path / "curves.npz", wanted, 2) == {}
+    pack(tmp_path / "curves.npz", TABLE)
+    assert read_output(tmp_path / "curves.npz", wanted, 2) == {
+        curve.recipe: list(curve.accuracies) for curve in TABLE.curves
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"), [({"space": "article"}, 2), ({"train_images": 41}, 2), ({}, 3)], ids=str
+)
+def test_curves_of_something_else_are_left_alone(
+    tmp_path: Path, changes: dict[str, object], epochs: int
+) -> None:
+    """Another space, other images, other epochs; the message says what is there."""
+    pack(tmp_path / "curves.npz", TABLE)
+    wanted = dataclasses.replace(TABLE, curves=(), **changes)
+    with pytest.raises(SystemExit, match=r"schedules, 40 and 4000 images, 2 epochs; give another --output"):
+        read_output(tmp_path / "curves.npz", wanted, epochs)
+
+
+def test_more_recipes_begin_with_the_fewer() -> None:
+    """A table that is made larger has nothing to train again."""
+    fewer, more = list(plan("article", 3, 27)), list(plan("article", 12, 27))
+    assert more[: len(fewer)] == fewer
+    assert len(set(more)) == len(more)
