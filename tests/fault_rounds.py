@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from search.space import Choices, NumberRange, Space
 from search.study import Wishes, open_or_create_study, open_study
 from storage.database import open_database
+from storage.leases import FAILURE_KEY
 from storage.schema import FILES, LEASES, LOOSE_FILES, TRIALS, WORKERS
 
 SPACE = Space("momentum", (Choices("optimizer", ("momentum",)), NumberRange("dropout_block1", 0.0, 0.5)))
@@ -31,6 +32,8 @@ SPACE = Space("momentum", (Choices("optimizer", ("momentum",)), NumberRange("dro
 EPOCHS = 8
 LEASE_SECONDS = 5.0
 WORKER = Path(__file__).with_name("sample_worker.py")
+SETTLE_EVERY = 3
+"""Of so many faults, one waits until each worker has finished an epoch."""
 ROUND_SECONDS = 400.0
 """A round that is not over by then has failed."""
 
@@ -92,6 +95,11 @@ class Fleet:
             if line.endswith("}")
         ]
         return sorted(lines, key=lambda line: line["at"])
+
+    def is_settled(self) -> bool:
+        """Whether each living worker has finished an epoch."""
+        trained = {line["pid"] for line in self.events() if line["kind"] == "EpochEnded"}
+        return all(process.pid in trained for process in self.living())
 
     def last_words(self) -> str:
         """The ends of what workers wrote that ended with an error, which were started in this order."""
@@ -187,7 +195,11 @@ def run_round(
             while time.monotonic() < until and fleet.living():
                 time.sleep(0.1)
             # Whoever has ended by itself has seen the study's end.
-            if len(fleet.living()) >= workers and (most_faults is None or outcome.faults < most_faults):
+            if len(fleet.living()) < workers or outcome.faults == most_faults:
+                continue
+            # Workers may be hit before their first epoch, but on a slow machine not again and again: a trial
+            # whose workers all end that early fails, as it should.
+            if outcome.faults % SETTLE_EVERY < SETTLE_EVERY - 1 or fleet.is_settled():
                 fault(fleet, chance, outcome)
         outcome.seconds = time.monotonic() - began
         if fleet.living():
@@ -211,7 +223,8 @@ def check_round(url: str, trials: int, events: list[dict[str, Any]], outcome: Ou
     wrong = outcome.wrong.append
     finished = [trial for trial in found if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(found) != trials or len(finished) != trials:
-        wrong(f"{trials} trials were to finish, these are there: {dict(outcome.states)}")
+        reasons = [trial.user_attrs[FAILURE_KEY] for trial in found if trial.state == TrialState.FAIL]
+        wrong(f"{trials} trials were to finish, these are there: {dict(outcome.states)}; {reasons}")
     if [trial.number for trial in found] != list(range(len(found))):
         wrong("trial numbers are not 0, 1, 2 ...")
     for trial in finished:
