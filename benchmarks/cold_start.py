@@ -78,10 +78,10 @@ def main() -> None:
     print(f"  its best    trial {best['number']}, {100 * best['value']:.2f} % validation: {best['recipe']}")
     print(f"confirmation  {(ended - searched) / 60:6.1f} min")
     print(f"together      {(ended - began) / 60:6.1f} min")
-    scores = record["test"]["winner"]
-    mean, figure = sum(score["accuracy"] for score in scores) / len(scores), float(options.against)
+    tested = record["test"]["figure"]
+    mean, figure = tested["interval"]["mean"], tested["figure"]
     reached = "at least" if mean >= figure else "below"
-    print(f"test images   {100 * mean:.2f} %, mean of {len(scores)} seeds, {reached} {100 * figure:.2f} %")
+    print(f"test images   {100 * mean:.2f} %, mean of the seeds, {reached} {100 * figure:.2f} %")
     print(f"  {record['verdict']['text']}")
     print(json.dumps(record, indent=2))
 

@@ -85,13 +85,13 @@ def describe_surrogate(path: Path) -> Surrogate:
         f" {table.train_images:,} training and {table.validation_images:,} validation images"
     )
     print(f"{'surrogate':12}{'rank correlation, last epoch':>32}{'error, points':>16}{'R2':>8}")
+    surrogate = Surrogate(table)
+    truth = fill(random, surrogate.epochs)[:, -1]
+    # Of a recipe that was trained twice, both curves are kept from it together.
+    keys = [features(curve.recipe).tobytes() for curve in random]
+    folds = {key: index % FOLDS for index, key in enumerate(dict.fromkeys(keys))}
     for kind in ("gp", "trees"):
-        epochs = Surrogate(table, kind).epochs
-        truth = fill(random, epochs)[:, -1]
         guesses = np.empty(len(random))
-        # Of a recipe that was trained twice, both curves are kept from it together.
-        keys = [features(curve.recipe).tobytes() for curve in random]
-        folds = {key: index % FOLDS for index, key in enumerate(dict.fromkeys(keys))}
         for fold in range(FOLDS):
             held = frozenset(index for index, key in enumerate(keys) if folds[key] == fold)
             part = Surrogate(table, kind, held)
@@ -101,7 +101,7 @@ def describe_surrogate(path: Path) -> Surrogate:
         error = 100 * float(np.sqrt(np.mean((truth - guesses) ** 2)))
         explained = 1 - float(np.mean((truth - guesses) ** 2) / truth.var())
         print(f"{kind:12}{ranks:32.2f}{error:16.2f}{explained:8.2f}")
-    return Surrogate(table)
+    return surrogate
 
 
 def prepare(path: Path) -> None:

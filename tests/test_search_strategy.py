@@ -136,9 +136,16 @@ def test_a_space_without_a_start_point_s_values_does_not_try_a_part_of_it(databa
     assert start_points(narrow) == ()
 
 
-def report(study: optuna.Study, values: list[float]) -> tuple[optuna.Trial, list[bool]]:
-    """A trial that reported these, epoch by epoch, and the pruner's verdict after each."""
+def report(
+    study: optuna.Study, values: list[float], draw_from: Space | None = None
+) -> tuple[optuna.Trial, list[bool]]:
+    """A trial that reported these, epoch by epoch, and the pruner's verdict after each.
+
+    With a space it draws its recipe first, as a worker's does.
+    """
     trial = study.ask()
+    if draw_from is not None:
+        suggest(trial, draw_from, 0)
     verdicts = []
     for epoch, value in enumerate(values, start=1):
         trial.report(value, epoch)
@@ -179,26 +186,15 @@ def test_the_first_rung_grows_with_the_longest_trial(
     assert report(study, [0.4] * rung)[1] == [False] * (rung - 1) + [True]
 
 
-def report_drawn(study: optuna.Study, space: Space, values: list[float]) -> list[bool]:
-    """The pruner's verdicts on a trial that draws its recipe first, as a worker's does."""
-    trial = study.ask()
-    suggest(trial, space, 0)
-    verdicts = []
-    for epoch, value in enumerate(values, start=1):
-        trial.report(value, epoch)
-        verdicts.append(trial.should_prune())
-    return verdicts
-
-
 def test_the_first_trials_are_judged_and_never_stopped(database: Database) -> None:
     """The article's recipe and both start points are spared; what they reached counts for the others."""
     space = NAMED["everything"].cap_epochs(8)
     study = attach_strategy(open_or_create_study(database, "s", Wishes(space))[0])
     for value in (0.5, 0.1, 0.2):
-        assert report_drawn(study, space, [value] * 4) == [False] * 4
+        assert report(study, [value] * 4, space)[1] == [False] * 4
 
-    assert report_drawn(study, space, [0.15] * 2) == [False, True]
-    assert report_drawn(study, space, [0.3] * 4) == [False] * 4
+    assert report(study, [0.15] * 2, space)[1] == [False, True]
+    assert report(study, [0.3] * 4, space)[1] == [False] * 4
 
 
 def test_an_enqueued_trial_in_a_start_point_s_place_is_as_it_was_asked_for(database: Database) -> None:
@@ -206,9 +202,9 @@ def test_an_enqueued_trial_in_a_start_point_s_place_is_as_it_was_asked_for(datab
     space = NAMED["article"].cap_epochs(8)
     study = attach_strategy(open_or_create_study(database, "s", Wishes(space))[0])
     study.enqueue_trial({"optimizer": "sgd", "learning_rate": 0.1})
-    report_drawn(study, space, [0.5] * 4)
+    report(study, [0.5] * 4, space)
 
-    assert report_drawn(study, space, [0.1] * 2) == [False, True]
+    assert report(study, [0.1] * 2, space)[1] == [False, True]
     params = study.trials[1].params
     assert (params["optimizer"], params["learning_rate"]) == ("sgd", 0.1)
     assert params["dropout_block1"] != POINTS[1]["dropout_block1"]
