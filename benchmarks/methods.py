@@ -1,5 +1,6 @@
 """The ways to search that `benchmarks/replay.py` compares."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,12 @@ from optuna.pruners import (
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from simulation import Method
 
-from search.strategy import SparingPruner, TrialSeededSampler, build_pruner, first_rung
+from search.start_points import start_points
+from search.strategy import YARDSTICK, SparingPruner, TrialSeededSampler, build_pruner, first_rung
 from search.study import Settings
-from trainer.recipe import ARTICLE
 
 DEFAULT = "default"
 """What `cnn-search run` does."""
@@ -41,28 +42,8 @@ PRUNERS: dict[str, Callable[[Settings], BasePruner]] = {
         min_resource=1, max_resource=settings.capped_space.max_epochs, reduction_factor=3
     ),
 }
-KEEP = 0.6
-"""How likely a field keeps the article's value in a sparse draw."""
-
-
-class SparseStartSampler(TrialSeededSampler):
-    """The default sampler, whose first trials change a part of the article's recipe instead of all of it.
-
-    Of a recipe that is random in thirty fields, one bad field is enough to hide twenty-nine good ones.
-    """
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As `TPESampler`'s; while that draws at random, the article's value with probability `KEEP`."""
-        value = super().sample_independent(study, trial, param_name, param_distribution)
-        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        article = getattr(ARTICLE, param_name)
-        if len(ended) >= self._n_startup_trials or self._rng.rng.random() >= KEEP:
-            return value
-        return (
-            article if param_distribution._contains(param_distribution.to_internal_repr(article)) else value
-        )
+SLOW = ("gp/none", "gp/halving2")
+"""A search takes minutes, which the Gaussian process is fitted in."""
 
 
 class NoStartsSampler(TrialSeededSampler):
@@ -72,6 +53,19 @@ class NoStartsSampler(TrialSeededSampler):
         """A sampler for a study of these settings."""
         super().__init__(settings)
         self._starts = ()
+
+
+class NoModelSampler(TrialSeededSampler):
+    """The default sampler without TPE: after the start points it draws at random for ever."""
+
+    def __init__(self, settings: Settings) -> None:
+        """A sampler for a study of these settings."""
+        super().__init__(settings)
+        self._n_startup_trials = sys.maxsize
+
+
+class NeitherSampler(NoStartsSampler, NoModelSampler):
+    """The default sampler without the start points and without TPE."""
 
 
 class WholeRandomSampler(RandomSampler):
@@ -85,37 +79,61 @@ class WholeRandomSampler(RandomSampler):
         return param_distribution.high if isinstance(param_distribution, IntDistribution) else value
 
 
+class BaselinePruner(SparingPruner):
+    """The default pruner, that from its third rung on also stops trials that never were where trial 0 is.
+
+    What does not match the article's recipe is of no use however it compares with other trials.
+    """
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether a running trial is to be stopped after the epoch that it has just reported."""
+        is_behind = super().prune(study, trial)
+        step = trial.last_step
+        if is_behind or step is None or step < 4 * self._min_resource or self._is_spared(trial):
+            return is_behind
+        article = study.get_trials(deepcopy=False)[YARDSTICK].intermediate_values
+        return step in article and max(trial.intermediate_values.values()) < article[step]
+
+
 RANDOM = "random/none"
-"""What the others are compared with."""
+WHOLE = "whole/none"
+"""What the others are compared with: random search without pruning, of any number of epochs and of all."""
 PAIRS = (
+    *(RANDOM, WHOLE, "random/halving2", "whole/halving2"),
     *(
-        "whole/none",
-        "whole/halving2",
-        "random/halving2",
         "tpe/none",
         "tpe/median",
         "tpe/patient",
         "tpe/halving2",
         "tpe/halving3",
+        "tpe/halving4",
+        "tpe/hyperband",
     ),
-    *("tpe/halving4", "tpe/hyperband", "gp/none", "gp/halving2", "cmaes/none", "cmaes/halving2"),
+    *("cmaes/none", "cmaes/halving2", *SLOW),
 )
 
 
 def _pair(name: str) -> Method:
     sampler, pruner = name.split("/")
-    return Method(name, SAMPLERS[sampler], PRUNERS[pruner])
+    return Method(name, SAMPLERS[sampler], PRUNERS[pruner], is_slow=name in SLOW)
 
 
-METHODS: dict[str, Method] = {
-    **{name: _pair(name) for name in (RANDOM, *PAIRS)},
-    DEFAULT: Method(DEFAULT, TrialSeededSampler, build_pruner),
-    "default, no starts": Method(
-        "default, no starts",
-        NoStartsSampler,
-        lambda settings: SparingPruner(first_rung(settings), ()),
+def _without_starts(settings: Settings) -> BasePruner:
+    return SparingPruner(first_rung(settings), ())
+
+
+_METHODS = (
+    *map(_pair, PAIRS),
+    Method(DEFAULT, TrialSeededSampler, build_pruner),
+    Method(
+        "default: baseline-aware",
+        TrialSeededSampler,
+        lambda settings: BaselinePruner(first_rung(settings), start_points(settings.capped_space)),
     ),
-    "default, sparse": Method("default, sparse", SparseStartSampler, build_pruner),
-}
+    Method("default: no starts", NoStartsSampler, _without_starts),
+    Method("default: no TPE", NoModelSampler, build_pruner),
+    Method("default: neither", NeitherSampler, _without_starts),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 """By name. No Wilcoxon pruner: it compares two trials on the same instances, in whatever order (Optuna's
 `WilcoxonPruner`); the epochs of a training are no such instances, each builds on the one before."""

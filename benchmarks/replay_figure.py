@@ -6,12 +6,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from methods import DEFAULT, RANDOM
-from simulation import Trace
+from methods import DEFAULT, RANDOM, WHOLE
+from replay_tables import Mark, quantile
+from traces import Trace
 
 SHOWN = (
-    *(RANDOM, "whole/none", "tpe/none", "tpe/halving2", "tpe/hyperband", "gp/none", "cmaes/none"),
-    *("default, no starts", DEFAULT),
+    *(RANDOM, WHOLE, "whole/halving2", "tpe/none", "tpe/halving2", "tpe/hyperband", "gp/none"),
+    *("cmaes/none", "default: no starts", DEFAULT),
 )
 """More lines than these could not be told apart."""
 STYLES: dict[str, dict[str, Any]] = {
@@ -24,7 +25,7 @@ def draw(
     path: Path,
     traces: Mapping[tuple[str, int], Sequence[Trace]],
     counts: Sequence[int],
-    target: float,
+    marks: Sequence[Mark],
     budget: int,
 ) -> None:
     """Median best value against epochs spent, a panel for each number of workers."""
@@ -39,10 +40,13 @@ def draw(
     for panel, workers in zip(panels[0], counts, strict=True):
         for name in names:
             rows = np.array([[trace.at(int(mark)) for mark in at] for trace in traces[name, workers]])
-            known = np.isfinite(rows).mean(axis=0) > 0.5
+            middle = np.array([quantile(list(column), 0.5) for column in rows.T])
+            known = np.isfinite(middle)
             style = STYLES.get(name, {"linewidth": 1.2})
-            panel.plot(at[known], 100 * np.nanmedian(rows[:, known], axis=0), label=name, **style)
-        panel.axhline(100 * target, color="#e11d48", linewidth=1)
+            panel.plot(at[known], 100 * middle[known], label=name, **style)
+        for mark in marks:
+            panel.axhline(100 * mark.accuracy, color="#e11d48", linewidth=1)
+            panel.annotate(mark.name, (10, 100 * mark.accuracy), fontsize=7, color="#e11d48", va="bottom")
         panel.set_title(f"{workers} worker{'s' if workers > 1 else ''}")
         panel.set_xlabel("epochs spent by all trials")
         panel.set_xscale("log")

@@ -4,14 +4,13 @@ import heapq
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.study import Study
-from sklearn.exceptions import ConvergenceWarning
-from surrogate import Array, Surrogate
+from traces import Array, Trace
 
 from search.space import params_of, suggest
 from search.strategy import YARDSTICK
@@ -28,40 +27,23 @@ class Method:
         name: What tables call it.
         sampler: Makes its sampler for a study of these settings.
         pruner: Makes its pruner.
-        prepare: What is done to a new study besides.
+        is_slow: Whether a search takes minutes.
     """
 
     name: str
     sampler: Callable[[Settings], BaseSampler]
     pruner: Callable[[Settings], BasePruner]
-    prepare: Callable[[Study, Settings], None] = lambda study, settings: None
+    is_slow: bool = False
 
 
-@dataclass(frozen=True)
-class Trace:
-    """How a search went.
+class Curves(Protocol):
+    """What is known of recipes' learning curves; `surrogate.Surrogate` is one."""
 
-    Attributes:
-        epochs: Epochs spent by all workers when a trial completed, in order.
-        values: The best value of a complete trial by then.
-        truths: What the best trial's recipe is worth without noise, by then.
-        trials: Trials begun.
-    """
+    def mean(self, recipe: Recipe) -> Array:
+        """The expected accuracies after each epoch, (epochs,)."""
 
-    epochs: Array
-    values: Array
-    truths: Array
-    trials: int
-
-    def at(self, budget: int, *, truth: bool = False) -> float:
-        """The best value, or what it is worth, after so many epochs; NaN before any trial completed."""
-        index = int(np.searchsorted(self.epochs, budget, side="right")) - 1
-        return float((self.truths if truth else self.values)[index]) if index >= 0 else float("nan")
-
-    def epochs_to(self, target: float) -> float:
-        """Epochs spent until a value of at least `target` was had; infinite where it never was."""
-        reached = np.flatnonzero(self.values >= target)
-        return float(self.epochs[reached[0]]) if len(reached) else float("inf")
+    def draw(self, recipe: Recipe, random: np.random.Generator) -> Array:
+        """The accuracies of one training, (epochs,)."""
 
 
 @dataclass
@@ -72,9 +54,7 @@ class _Running:
     epoch: int = 0
 
 
-def replay(
-    method: Method, surrogate: Surrogate, settings: Settings, workers: int, budget_epochs: int
-) -> Trace:
+def replay(method: Method, curves: Curves, settings: Settings, workers: int, budget_epochs: int) -> Trace:
     """Search until `budget_epochs` are spent.
 
     An epoch takes every worker the same time. What a worker does at the end of one is what `search.worker`
@@ -90,7 +70,6 @@ def replay(
     space = settings.capped_space
     article = settings.article_recipe
     study.enqueue_trial(params_of(article, space), user_attrs={RECIPE_KEY: article.to_dict()})
-    method.prepare(study, settings)
     random = np.random.default_rng(settings.seed)
 
     def begin() -> _Running:
@@ -102,7 +81,7 @@ def replay(
         else:
             suggest(trial, space, seed)
             recipe = Recipe.from_dict(remembered)
-        return _Running(trial, recipe, surrogate.draw(recipe, random))
+        return _Running(trial, recipe, curves.draw(recipe, random))
 
     # Ties are broken by the worker, and a worker that begins late is never ahead.
     running = {worker: begin() for worker in range(workers)}
@@ -122,7 +101,7 @@ def replay(
             state = optuna.trial.TrialState.COMPLETE if is_last else optuna.trial.TrialState.PRUNED
             study.tell(one.trial, accuracy if is_last else None, state=state)
             if is_last and accuracy > best:
-                best, truth = accuracy, _worth(surrogate, one.recipe)
+                best, truth = accuracy, _worth(curves, one.recipe)
                 epochs.append(spent)
                 values.append(best)
                 truths.append(truth)
@@ -131,14 +110,11 @@ def replay(
     return Trace(np.array(epochs), np.array(values), np.array(truths), len(study.get_trials(deepcopy=False)))
 
 
-def _worth(surrogate: Surrogate, recipe: Recipe) -> float:
-    quiet = surrogate.mean(recipe)
-    return float(quiet[recipe.epochs - 1])
+def _worth(curves: Curves, recipe: Recipe) -> float:
+    return float(curves.mean(recipe)[recipe.epochs - 1])
 
 
 def be_quiet() -> None:
     """Neither logs nor warnings of what is experimental."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    # A surrogate's length scale at its bound says that a hyperparameter hardly matters.
-    warnings.simplefilter("ignore", ConvergenceWarning)

@@ -1,19 +1,23 @@
 """What an untried recipe's learning curve would be, learnt from recorded ones."""
 
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from curves import Curve, Table
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from traces import Array
 
 from trainer.recipe import ARTICLE, OPTIMIZERS, Recipe
 
-Array = npt.NDArray[np.float64]
 DROPOUTS: Final = ("dropout_block1", "dropout_block2", "dropout_block3", "dropout_dense")
+KINDS: Final = ("gp", "trees")
+"""A Gaussian process for each principal component of the curves, or randomised trees."""
 COMPONENTS: Final = 4
 """Principal components of the curves that are learnt."""
 CHANCE: Final = 0.1
@@ -47,20 +51,21 @@ class Surrogate:
 
     Attributes:
         epochs: Length of its curves.
+        random: The recorded curves of other recipes than the article's.
         article: The article's recipe's mean curve, recorded, over its own epochs.
     """
 
     def __init__(
         self,
         table: Table,
-        kind: str = "gp",
+        kind: str,
         hold_out: frozenset[int] = frozenset(),
     ) -> None:
         """Learn the curves of `table`.
 
         Args:
             table: What was recorded.
-            kind: "gp", a Gaussian process for each principal component, or "trees".
+            kind: One of `KINDS`.
             hold_out: Indices of random recipes' curves that are not to be learnt from.
         """
         articles, self.random = split(table)
@@ -74,42 +79,48 @@ class Surrogate:
         self._axes = axes[:COMPONENTS]
         scores = (outputs - self._centre) @ self._axes.T
         self._models = [_fit(kind, inputs, column) for column in scores.T]
-        self._spread, self._wobble = measure_noise(self.random, self.epochs)
-        self._known: dict[bytes, Array] = {}
+        self._spread = measure_spread(self.random, self.epochs)
+        wobbles = np.log([measure_wobble(curve.accuracies) for curve in learnt])
+        self._restlessness = _fit(kind, inputs, wobbles)
+        self._article_wobble = float(np.mean([measure_wobble(curve.accuracies) for curve in articles]))
+        self._known: dict[bytes, tuple[Array, float]] = {}
 
     def mean(self, recipe: Recipe) -> Array:
-        """The expected accuracies after each epoch, (epochs,)."""
+        """The expected accuracies after each epoch, (epochs,); the article's as recorded."""
+        return self._tell(recipe)[0]
+
+    def draw(self, recipe: Recipe, random: np.random.Generator) -> Array:
+        """The accuracies of one training, (epochs,): another seed is another draw."""
+        mean, wobble = self._tell(recipe)
+        noise = random.normal(0, self._spread) + random.normal(0, wobble, len(mean))
+        return np.asarray(np.clip(mean + noise, 0.0, 1.0))
+
+    def _tell(self, recipe: Recipe) -> tuple[Array, float]:
+        """The mean curve, and how much single epochs are off it."""
+        if is_article(recipe):
+            return self.article[: self.epochs], self._article_wobble
         inputs = features(recipe)
         key = inputs.tobytes()
         if key not in self._known:
             scores = np.array([float(model.predict(inputs[None])[0]) for model in self._models])
-            self._known[key] = 1 / (1 + np.exp(-(self._centre + scores @ self._axes)))
+            curve = 1 / (1 + np.exp(-(self._centre + scores @ self._axes)))
+            self._known[key] = curve, float(np.exp(self._restlessness.predict(inputs[None])[0]))
         return self._known[key]
-
-    def draw(self, recipe: Recipe, random: np.random.Generator) -> Array:
-        """The accuracies of one training, (epochs,): another seed is another draw."""
-        is_article = recipe == ARTICLE.__class__.from_dict(
-            {**ARTICLE.to_dict(), "epochs": recipe.epochs, "seed": recipe.seed}
-        )
-        mean = self.article[: self.epochs] if is_article else self.mean(recipe)
-        noise = random.normal(0, self._spread) + random.normal(0, self._wobble, len(mean))
-        return np.asarray(np.clip(mean + noise, 0.0, 1.0))
 
 
 def split(table: Table) -> tuple[list[Curve], list[Curve]]:
     """The article's curves, and the random recipes'."""
-    mine = {"epochs": ARTICLE.epochs, "seed": ARTICLE.seed}
-    is_article = [Recipe.from_dict({**curve.recipe.to_dict(), **mine}) == ARTICLE for curve in table.curves]
-    articles = [curve for curve, own in zip(table.curves, is_article, strict=True) if own]
-    return articles, [curve for curve, own in zip(table.curves, is_article, strict=True) if not own]
+    articles = [curve for curve in table.curves if is_article(curve.recipe)]
+    return articles, [curve for curve in table.curves if not is_article(curve.recipe)]
 
 
-def measure_noise(curves: Sequence[Curve], epochs: int) -> tuple[float, float]:
-    """Standard deviations, from recipes trained with two seeds that learn something.
+def is_article(recipe: Recipe) -> bool:
+    """Whether it is the article's, for any number of epochs, with any seed."""
+    return dataclasses.replace(recipe, epochs=ARTICLE.epochs, seed=ARTICLE.seed) == ARTICLE
 
-    Returns:
-        Of a seed's whole curve, and of single epochs around it.
-    """
+
+def measure_spread(curves: Sequence[Curve], epochs: int) -> float:
+    """Standard deviation of a whole curve by its seed, from recipes trained twice that learn something."""
     pairs: dict[bytes, list[Curve]] = {}
     for curve in curves:
         pairs.setdefault(features(curve.recipe).tobytes(), []).append(curve)
@@ -118,14 +129,16 @@ def measure_noise(curves: Sequence[Curve], epochs: int) -> tuple[float, float]:
         if len(pair) == 2:
             first, second = fill(pair, epochs)
             if min(first[-1], second[-1]) > 2 * CHANCE:
-                differences.append((first - second)[epochs // 3 :])
-    if len(differences) < 3:
-        return 0.005, 0.008
-    rows = np.stack(differences)
+                differences.append(float((first - second)[epochs // 3 :].mean()))
     # A difference has twice one's variance.
-    spread = float(np.sqrt(np.mean(rows.mean(axis=1) ** 2) / 2))
-    wobble = float(np.sqrt(np.mean((rows - rows.mean(axis=1, keepdims=True)) ** 2) / 2))
-    return spread, wobble
+    return float(np.sqrt(np.mean(np.square(differences)) / 2)) if differences else 0.0
+
+
+def measure_wobble(accuracies: Sequence[float]) -> float:
+    """Standard deviation of single epochs around a training's smooth curve, past its first third."""
+    steps = np.diff(accuracies[len(accuracies) // 3 :])
+    # So are steps of what is independent from epoch to epoch; never 0, its logarithm is learnt.
+    return max(0.001, float(np.std(steps)) / 2**0.5) if len(steps) else 0.001
 
 
 def _fit(kind: str, inputs: Array, outputs: Array) -> Any:
@@ -133,4 +146,7 @@ def _fit(kind: str, inputs: Array, outputs: Array) -> Any:
         return ExtraTreesRegressor(500, min_samples_leaf=2, random_state=0).fit(inputs, outputs)
     kernel = ConstantKernel(1.0) * Matern(np.ones(inputs.shape[1]), (0.05, 50.0), nu=2.5)
     kernel += WhiteKernel(0.1, (1e-4, 2.0))
-    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0).fit(inputs, outputs)
+    with warnings.catch_warnings():
+        # A length scale at its bound says that a hyperparameter hardly matters.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0).fit(inputs, outputs)
