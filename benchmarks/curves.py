@@ -1,12 +1,19 @@
-"""Recorded learning curves as a compact file."""
+"""Recorded learning curves, and the compact file that they are kept in."""
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from traces import Array
 
 from trainer.recipe import ARTICLE, Recipe
+
+CHANCE: Final = 0.1
+"""Accuracy of ten classes without learning; what a curve stays at that left the numbers."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +80,23 @@ def read(path: Path) -> Table:
         # Tables from before there was a name are of `article`.
         space = str(file["space"]) if "space" in file else "article"
     return Table(tuple(curves), train_images, validation_images, space)
+
+
+def fill(curves: Sequence[Curve], epochs: int) -> Array:
+    """The first accuracies of each curve, (curves, epochs); where one left the numbers, chance."""
+    rows = np.full((len(curves), epochs), CHANCE)
+    for row, curve in zip(rows, curves, strict=True):
+        length = min(epochs, len(curve.accuracies))
+        row[:length] = curve.accuracies[:length]
+    return rows
+
+
+def split(table: Table) -> tuple[list[Curve], list[Curve]]:
+    """The article's curves, and the random recipes'."""
+    articles = [curve for curve in table.curves if is_article(curve.recipe)]
+    return articles, [curve for curve in table.curves if not is_article(curve.recipe)]
+
+
+def is_article(recipe: Recipe) -> bool:
+    """Whether it is the article's, for any number of epochs, with any seed."""
+    return dataclasses.replace(recipe, epochs=ARTICLE.epochs, seed=ARTICLE.seed) == ARTICLE

@@ -16,18 +16,19 @@ is that recipe.
 """
 
 import argparse
+import dataclasses
 import multiprocessing
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from curves import read
+from curves import fill, read, split
 from machine import describe_machine
 from methods import DEFAULT, METHODS, RANDOM, WHOLE
 from replay_figure import draw
 from replay_tables import Mark, print_best, print_interval, print_match
 from simulation import be_quiet, replay
-from surrogate import KINDS, Surrogate, features, fill, split
+from surrogate import KINDS, Surrogate
 from threadpoolctl import threadpool_limits
 from traces import Trace
 
@@ -116,7 +117,7 @@ def describe_surrogate(path: Path, kind: str) -> Surrogate:
     surrogate = Surrogate(table, kind)
     truth = fill(random, surrogate.epochs)[:, -1]
     # Of a recipe that was trained twice, both curves are kept from it together.
-    keys = [features(curve.recipe).tobytes() for curve in random]
+    keys = [dataclasses.replace(curve.recipe, seed=0) for curve in random]
     folds = {key: index % FOLDS for index, key in enumerate(dict.fromkeys(keys))}
     for tried in KINDS:
         guesses = np.empty(len(random))

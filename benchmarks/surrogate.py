@@ -1,27 +1,24 @@
 """What an untried recipe's learning curve would be, learnt from recorded ones."""
 
-import dataclasses
 import warnings
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from curves import Curve, Table
+from curves import Table, fill, is_article, split
+from noise import measure_spread, measure_wobble
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from traces import Array
 
-from trainer.recipe import ARTICLE, OPTIMIZERS, Recipe
+from trainer.recipe import OPTIMIZERS, Recipe
 
 DROPOUTS: Final = ("dropout_block1", "dropout_block2", "dropout_block3", "dropout_dense")
 KINDS: Final = ("gp", "trees")
 """A Gaussian process for each principal component of the curves, or randomised trees."""
 COMPONENTS: Final = 4
 """Principal components of the curves that are learnt."""
-CHANCE: Final = 0.1
-"""Accuracy of ten classes without learning; what a curve stays at that left the numbers."""
 
 
 def features(recipe: Recipe) -> Array:
@@ -29,15 +26,6 @@ def features(recipe: Recipe) -> Array:
     dropouts = [float(getattr(recipe, name)) / 0.6 for name in DROPOUTS]
     rate = (np.log10(recipe.learning_rate) + 4) / 3
     return np.array([*dropouts, rate, *(float(recipe.optimizer == name) for name in OPTIMIZERS)])
-
-
-def fill(curves: Sequence[Curve], epochs: int) -> Array:
-    """The first accuracies of each curve, (curves, epochs); where one left the numbers, chance."""
-    rows = np.full((len(curves), epochs), CHANCE)
-    for row, curve in zip(rows, curves, strict=True):
-        length = min(epochs, len(curve.accuracies))
-        row[:length] = curve.accuracies[:length]
-    return rows
 
 
 def logit(accuracies: Array) -> Array:
@@ -106,39 +94,6 @@ class Surrogate:
             curve = 1 / (1 + np.exp(-(self._centre + scores @ self._axes)))
             self._known[key] = curve, float(np.exp(self._restlessness.predict(inputs[None])[0]))
         return self._known[key]
-
-
-def split(table: Table) -> tuple[list[Curve], list[Curve]]:
-    """The article's curves, and the random recipes'."""
-    articles = [curve for curve in table.curves if is_article(curve.recipe)]
-    return articles, [curve for curve in table.curves if not is_article(curve.recipe)]
-
-
-def is_article(recipe: Recipe) -> bool:
-    """Whether it is the article's, for any number of epochs, with any seed."""
-    return dataclasses.replace(recipe, epochs=ARTICLE.epochs, seed=ARTICLE.seed) == ARTICLE
-
-
-def measure_spread(curves: Sequence[Curve], epochs: int) -> float:
-    """Standard deviation of a whole curve by its seed, from recipes trained twice that learn something."""
-    pairs: dict[bytes, list[Curve]] = {}
-    for curve in curves:
-        pairs.setdefault(features(curve.recipe).tobytes(), []).append(curve)
-    differences = []
-    for pair in pairs.values():
-        if len(pair) == 2:
-            first, second = fill(pair, epochs)
-            if min(first[-1], second[-1]) > 2 * CHANCE:
-                differences.append(float((first - second)[epochs // 3 :].mean()))
-    # A difference has twice one's variance.
-    return float(np.sqrt(np.mean(np.square(differences)) / 2)) if differences else 0.0
-
-
-def measure_wobble(accuracies: Sequence[float]) -> float:
-    """Standard deviation of single epochs around a training's smooth curve, past its first third."""
-    steps = np.diff(accuracies[len(accuracies) // 3 :])
-    # So are steps of what is independent from epoch to epoch; never 0, its logarithm is learnt.
-    return max(0.001, float(np.std(steps)) / 2**0.5) if len(steps) else 0.001
 
 
 def _fit(kind: str, inputs: Array, outputs: Array) -> Any:
