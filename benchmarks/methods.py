@@ -55,6 +55,17 @@ class NoStartsSampler(TrialSeededSampler):
         self._starts = ()
 
 
+class AllModelSampler(TrialSeededSampler):
+    """The default sampler that leaves no trial to chance once it knows some."""
+
+    def _is_random(self, trial: FrozenTrial) -> bool:
+        return False
+
+
+class AllModelNoStartsSampler(NoStartsSampler, AllModelSampler):
+    """The same without the start points."""
+
+
 class NoModelSampler(TrialSeededSampler):
     """The default sampler without TPE: after the start points it draws at random for ever."""
 
@@ -130,9 +141,11 @@ _METHODS = (
         TrialSeededSampler,
         lambda settings: BaselinePruner(first_rung(settings), start_points(settings.capped_space)),
     ),
+    Method("default: all TPE", AllModelSampler, build_pruner),
     Method("default: no starts", NoStartsSampler, _without_starts),
+    Method("default: no starts/all TPE", AllModelNoStartsSampler, _without_starts),
     Method("default: no TPE", NoModelSampler, build_pruner),
-    Method("default: neither", NeitherSampler, _without_starts),
+    Method("default: no starts/no TPE", NeitherSampler, _without_starts),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 """By name. No Wilcoxon pruner: it compares two trials on the same instances, in whatever order (Optuna's

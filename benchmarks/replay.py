@@ -18,6 +18,7 @@ is that recipe.
 import argparse
 import dataclasses
 import multiprocessing
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from curves import fill, read, split
 from machine import describe_machine
 from methods import DEFAULT, METHODS, RANDOM, WHOLE
 from replay_figure import draw
-from replay_tables import Mark, print_best, print_interval, print_match
+from replay_tables import Mark, print_best, print_interval, print_match, quantile, shown, spent
 from simulation import be_quiet, replay
 from surrogate import KINDS, Surrogate
 from threadpoolctl import threadpool_limits
@@ -66,13 +67,17 @@ def main() -> None:
         (name, workers, seed, compared.get(name, options.budget))
         for name in names
         for workers in counts
-        for seed in range(options.slow_seeds if METHODS[name].is_slow else options.seeds)
+        for seed in range(METHODS[name].seeds(options.seeds, options.slow_seeds))
     ]
     traces: dict[tuple[str, int], list[Trace]] = {}
     setup = partial(prepare, options.curves, options.surrogate)
     with multiprocessing.get_context("spawn").Pool(count_cores(), setup) as pool:
         for (name, workers, *_), trace in zip(jobs, pool.imap(run, jobs), strict=True):
-            traces.setdefault((name, workers), []).append(trace)
+            searches = traces.setdefault((name, workers), [])
+            searches.append(trace)
+            if len(searches) == METHODS[name].seeds(options.seeds, options.slow_seeds):
+                middle = quantile(spent(searches, marks[-1]), 0.5)
+                print(f"{name}, {workers} workers: {shown(middle)} epochs to match", file=sys.stderr)
     for workers in counts:
         rows = {name: traces[name, workers] for name in names}
         print(f"{workers} worker{'s' if workers > 1 else ''}\n")

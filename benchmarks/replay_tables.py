@@ -31,14 +31,14 @@ def print_best(rows: Mapping[str, Sequence[Trace]], budget: int) -> None:
     """The best value after some epochs, and what it was worth after `budget` of them; a row a method."""
     budgets = [one for one in BUDGETS if one <= budget]
     head = "".join(f"{f'at {one}':>9}" for one in budgets)
-    print(f"{'best value, %, median':24}{head}{'its worth':>11}{'trials':>8}{'seeds':>7}")
+    print(f"{'best value, %, median':28}{head}{'its worth':>11}{'trials':>8}{'seeds':>7}")
     for name, traces in rows.items():
         bests = "".join(
             f"{percent(quantile([trace.at(one) for trace in traces], 0.5)):>9}" for one in budgets
         )
         worth = percent(quantile([trace.at(budget, truth=True) for trace in traces], 0.5))
         trials = quantile([trace.trials for trace in traces], 0.5)
-        print(f"{name:24}{bests}{worth:>11}{trials:>8.0f}{len(traces):>7}")
+        print(f"{name:28}{bests}{worth:>11}{trials:>8.0f}{len(traces):>7}")
     print()
 
 
@@ -55,7 +55,7 @@ def print_match(
     """
     ratios = "".join(f"{f'of {name}':>18}" for name in compared)
     print(
-        f"{f'epochs to {100 * mark.accuracy:.1f} %':24}{'median':>9}{'quartiles':>14}{'matched':>9}"
+        f"{f'epochs to {100 * mark.accuracy:.1f} %':28}{'median':>9}{'quartiles':>14}{'matched':>9}"
         f"{'by worth':>10}{ratios}"
     )
     for name, traces in rows.items():
@@ -68,7 +68,7 @@ def print_match(
             for other, most in compared.items()
         )
         quartiles = f"{shown(low)}-{shown(high)}"
-        print(f"{name:24}{shown(middle):>9}{quartiles:>14}{matched:8.0f}%{shown(truly):>10}{cells}")
+        print(f"{name:28}{shown(middle):>9}{quartiles:>14}{matched:8.0f}%{shown(truly):>10}{cells}")
     print()
 
 

@@ -35,6 +35,10 @@ class Method:
     pruner: Callable[[Settings], BasePruner]
     is_slow: bool = False
 
+    def seeds(self, most: int, slow: int) -> int:
+        """How many it is tried with: `slow` of a slow one, else `most`."""
+        return slow if self.is_slow else most
+
 
 class Curves(Protocol):
     """What is known of recipes' learning curves; `surrogate.Surrogate` is one."""
