@@ -29,10 +29,6 @@ EPOCHS: Final = "epochs"
 WHOLE_SHARE: Final = 0.8
 """How many of the trials may take all epochs of the space."""
 
-RANDOM_SHARE: Final = 1 / 3
-"""How many of the trials are drawn at random however much is known, as in BOHB (Falkner et al. 2018,
-arXiv:1807.01774): TPE alone may stay with recipes that were lucky once."""
-
 YARDSTICK: Final = 0
 """The article's own recipe, which every study trains to its end: what others are compared with."""
 FIRST_START: Final = YARDSTICK + 1
@@ -65,8 +61,7 @@ class TrialSeededSampler(TPESampler):
 
     Most trials may take all epochs of the space. How many a trial needs is found by pruning, epoch by epoch;
     one that may not go on cannot show more, and costs the same up to there (`benchmarks/replay.py`,
-    docs/search.md). The rest draws its epochs from the whole range. And a share of the trials is drawn at
-    random in all.
+    docs/search.md). The rest draws its epochs from the whole range.
 
     The first trials after the article's own are the space's start points (`search.start_points`), for as many
     epochs as the article's, or as the space allows. They are told by their numbers, so that each is tried
@@ -93,8 +88,8 @@ class TrialSeededSampler(TPESampler):
         super().before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What is modelled together: as `TPESampler`'s, without epochs; nothing where TPE has no say."""
-        if self._is_start(trial) or self._is_random(trial):
+        """What is modelled together: as `TPESampler`'s, without epochs; nothing for a start point."""
+        if self._is_start(trial):
             return {}
         return _without_epochs(super().infer_relative_search_space(study, trial))
 
@@ -116,8 +111,6 @@ class TrialSeededSampler(TPESampler):
         is_start = self._is_start(trial)
         if is_start and param_name in self._starts[trial.number - FIRST_START]:
             return self._starts[trial.number - FIRST_START][param_name]
-        if param_name != EPOCHS and self._is_random(trial):
-            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
         if param_name != EPOCHS:
             return super().sample_independent(study, trial, param_name, param_distribution)
         assert isinstance(param_distribution, IntDistribution)
@@ -126,11 +119,6 @@ class TrialSeededSampler(TPESampler):
         if self._rng.rng.random() < WHOLE_SHARE:
             return param_distribution.high
         return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def _is_random(self, trial: FrozenTrial) -> bool:
-        # Asked for each field anew, so it is a function of the number, by a stream beside the draws' own.
-        draw = np.random.default_rng((self._seed, trial.number, 1)).random()
-        return bool(draw < RANDOM_SHARE)
 
     def _is_start(self, trial: FrozenTrial) -> bool:
         # A trial that somebody enqueued there has what was given, and the rest of it is drawn as ever.

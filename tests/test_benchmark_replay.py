@@ -139,7 +139,7 @@ def test_a_replay_repeats() -> None:
         (DEFAULT, True),
         ("default: no TPE", True),
         ("default: no starts", False),
-        ("default: no starts/no TPE", False),
+        ("no starts/no TPE", False),
     ],
 )
 def test_parts_of_the_default_can_be_left_out(name: str, starts: bool) -> None:
