@@ -15,6 +15,8 @@ SHOWN = (
     *("cmaes/none", "default: no starts", DEFAULT),
 )
 """More lines than these could not be told apart."""
+LEAST = 45.0
+"""Percent."""
 STYLES: dict[str, dict[str, Any]] = {
     DEFAULT: {"linewidth": 2.5, "color": "#2563eb"},
     RANDOM: {"linewidth": 2.0, "color": "#475569", "linestyle": "--"},
@@ -46,12 +48,23 @@ def draw(
             panel.plot(at[known], 100 * middle[known], label=name, **style)
         for mark in marks:
             panel.axhline(100 * mark.accuracy, color="#e11d48", linewidth=1)
-            panel.annotate(mark.name, (10, 100 * mark.accuracy), fontsize=7, color="#e11d48", va="bottom")
+            at_edge = panel.get_yaxis_transform()
+            panel.text(
+                0.01,
+                100 * mark.accuracy,
+                mark.name,
+                transform=at_edge,
+                fontsize=7,
+                color="#e11d48",
+                va="bottom",
+            )
         panel.set_title(f"{workers} worker{'s' if workers > 1 else ''}")
         panel.set_xlabel("epochs spent by all trials")
         panel.set_xscale("log")
         panel.grid(alpha=0.3)
+        # Below is what trials of a few epochs have.
+        panel.set_ylim(bottom=LEAST)
     panels[0][0].set_ylabel("best validation accuracy, % (median of seeds)")
-    panels[0][-1].legend(fontsize=7, loc="lower right")
+    panels[0][0].legend(fontsize=7, loc="upper left")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

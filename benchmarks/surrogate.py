@@ -98,7 +98,7 @@ class Surrogate:
 
 def _fit(kind: str, inputs: Array, outputs: Array) -> Any:
     if kind == "trees":
-        return ExtraTreesRegressor(500, min_samples_leaf=2, random_state=0).fit(inputs, outputs)
+        return ExtraTreesRegressor(100, min_samples_leaf=2, random_state=0).fit(inputs, outputs)
     kernel = ConstantKernel(1.0) * Matern(np.ones(inputs.shape[1]), (0.05, 50.0), nu=2.5)
     kernel += WhiteKernel(0.1, (1e-4, 2.0))
     with warnings.catch_warnings():
