@@ -223,7 +223,9 @@ def check_round(url: str, trials: int, events: list[dict[str, Any]], outcome: Ou
     wrong = outcome.wrong.append
     finished = [trial for trial in found if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(found) != trials or len(finished) != trials:
-        reasons = [trial.user_attrs[FAILURE_KEY] for trial in found if trial.state == TrialState.FAIL]
+        # One that was told to fail from outside has no reason of its own.
+        failed = [trial for trial in found if trial.state == TrialState.FAIL]
+        reasons = [trial.user_attrs.get(FAILURE_KEY, "not by a worker") for trial in failed]
         wrong(f"{trials} trials were to finish, these are there: {dict(outcome.states)}; {reasons}")
     if [trial.number for trial in found] != list(range(len(found))):
         wrong("trial numbers are not 0, 1, 2 ...")
