@@ -1,15 +1,18 @@
 """Record real learning curves of random recipes of a space, for `benchmarks/replay.py` to replay.
 
-    .venv/bin/python benchmarks/record_curves.py [--recipes 240] [--epochs 27] [--train-samples 4000]
-        [--space article]
-        [--validation-samples 4000] [--work curves.jsonl] [--output benchmarks/curves.npz]
+    .venv/bin/python benchmarks/record_curves.py [--space article] [--recipes 240] [--epochs 27]
+        [--train-samples 4000] [--validation-samples 4000] [--found found.jsonl] [--work curves.jsonl]
+        [--output benchmarks/curves.npz]
 
 The article's recipe comes first, for its 100 epochs, with several seeds; then the space's start points, and
 the random recipes, each for all epochs, whatever was drawn for it: with the article's constant rate, the
 curve of fewer epochs is the beginning of it. Some are trained with a second seed, which tells how much is
 chance. One process of one thread for each core. Each curve is appended to `--work` as it ends, so that the
 same command goes on where it was stopped; then all are packed, with what is in `--output` already, so that a
-table can be made larger. One of another space, of other images or of other epochs is left alone.
+table can be made larger. A table of another space, of other images or of other epochs is left alone.
+
+`--found` adds the recipes that replayed searches ended with, and says how far they are from what the
+surrogate expected of them.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from typing import Any
 
 import optuna
 from curves import Curve, Table, pack, read
+from found import describe_found, read_found
 from machine import describe_machine
 
 from search.named_spaces import NAMED
@@ -50,9 +54,11 @@ def main() -> None:
     parser.add_argument("--validation-samples", type=int, default=4_000)
     parser.add_argument("--work", type=Path, default=Path("curves.jsonl"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/curves.npz"))
+    parser.add_argument("--found", type=Path, help="recipes of `replay.py --found`, trained besides")
     options = parser.parse_args()
     print(describe_machine(("tensorflow", "keras")), flush=True)
-    recipes = list(plan(options.space, options.recipes, options.epochs))
+    found = read_found(options.found) if options.found is not None else []
+    recipes = [*plan(options.space, options.recipes, options.epochs), *(one.recipe for one in found)]
     images = (options.train_samples, options.validation_samples)
     wanted = Table((), *images, options.space)
     done = {**read_output(options.output, wanted, options.epochs), **read_work(options.work)}
@@ -74,6 +80,8 @@ def main() -> None:
     curves = tuple(Curve(recipe, tuple(done[recipe])) for recipe in order)
     pack(options.output, dataclasses.replace(wanted, curves=curves))
     print(f"wrote {options.output}: {len(curves)} curves, {options.output.stat().st_size:,} bytes")
+    if found:
+        print(describe_found(found, done))
 
 
 def plan(name: str, recipes: int, epochs: int) -> Iterator[Recipe]:

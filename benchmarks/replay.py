@@ -2,13 +2,16 @@
 
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/replay.py [--seeds 20] [--slow-seeds 5] [--budget 1600]
         [--random-budget 6400] [--workers 1,4,16] [--methods NAME,...] [--surrogate gp|trees]
-        [--curves benchmarks/curves.npz] [--figure docs/replay.png]
+        [--curves benchmarks/curves.npz] [--figure docs/replay.png] [--found found.jsonl]
 
 The curves are real (`benchmarks/record_curves.py`). What they leave open, the curve of a recipe that was
 never trained, a surrogate fills in; how well it does is printed first, on recipes that it was not shown. Then
 each method searches, with each number of simulated workers and each seed, until its epochs are spent; plain
 random search has more of them, so that the median of its epochs to the baseline can be told. The study is
 Optuna's, in memory; the default's sampler and pruner are the ones that `cnn-search run` uses.
+
+A search ends where the surrogate is at its most hopeful, so what it says there has to be tried: `--found`
+keeps each search's best recipe, for `record_curves.py --found` to train in earnest and to add to the table.
 
 What is to be matched is the article's recipe after its 100 epochs, longer than any searched trial has, and,
 to see what depends on that, after 50. After as many as searched trials have there is nothing to see: trial 0
@@ -19,11 +22,13 @@ import argparse
 import dataclasses
 import multiprocessing
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from curves import fill, read, split
+from curves import fill, is_article, read, split
+from found import Found, write_found
 from machine import describe_machine
 from methods import DEFAULT, METHODS, RANDOM, WHOLE
 from replay_figure import draw
@@ -55,6 +60,7 @@ def main() -> None:
     parser.add_argument("--workers", default="1,4,16")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--found", type=Path, help="where each search's best recipe is kept")
     options = parser.parse_args()
     compared = dict.fromkeys((RANDOM, WHOLE), options.random_budget)
     names = dict.fromkeys([*compared, *options.methods.split(",")])
@@ -90,6 +96,17 @@ def main() -> None:
     if options.figure is not None:
         draw(options.figure, traces, counts, marks, options.budget)
         print(f"wrote {options.figure}")
+    if options.found is not None:
+        write_found(options.found, find_winners(surrogate, traces))
+
+
+def find_winners(surrogate: Surrogate, traces: Mapping[tuple[str, int], Sequence[Trace]]) -> Iterator[Found]:
+    """The best recipe of each search but for the article's own, for as many epochs as recorded ones have."""
+    for searches in traces.values():
+        for trace in searches:
+            if trace.winner is not None and not is_article(trace.winner):
+                recipe = dataclasses.replace(trace.winner, epochs=surrogate.epochs)
+                yield Found(recipe, float(surrogate.mean(recipe)[-1]))
 
 
 def find_marks(surrogate: Surrogate) -> tuple[Mark, ...]:

@@ -91,7 +91,7 @@ def replay(method: Method, curves: Curves, settings: Settings, workers: int, bud
     running = {worker: begin() for worker in range(workers)}
     clock = [(1.0 + worker / workers, worker) for worker in range(workers)]
     heapq.heapify(clock)
-    spent, best, truth = 0, -np.inf, 0.0
+    spent, best, winner = 0, -np.inf, None
     epochs, values, truths = [], [], []
     while spent < budget_epochs:
         time, worker = heapq.heappop(clock)
@@ -105,13 +105,14 @@ def replay(method: Method, curves: Curves, settings: Settings, workers: int, bud
             state = optuna.trial.TrialState.COMPLETE if is_last else optuna.trial.TrialState.PRUNED
             study.tell(one.trial, accuracy if is_last else None, state=state)
             if is_last and accuracy > best:
-                best, truth = accuracy, _worth(curves, one.recipe)
+                best, winner = accuracy, one.recipe
                 epochs.append(spent)
                 values.append(best)
-                truths.append(truth)
+                truths.append(_worth(curves, one.recipe))
             running[worker] = begin()
         heapq.heappush(clock, (time + 1.0, worker))
-    return Trace(np.array(epochs), np.array(values), np.array(truths), len(study.get_trials(deepcopy=False)))
+    trials = len(study.get_trials(deepcopy=False))
+    return Trace(np.array(epochs), np.array(values), np.array(truths), trials, winner)
 
 
 def _worth(curves: Curves, recipe: Recipe) -> float:

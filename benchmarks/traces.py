@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trainer.recipe import Recipe
+
 Array = npt.NDArray[np.float64]
 
 
@@ -17,12 +19,14 @@ class Trace:
         values: Its value, an accuracy in [0, 1].
         truths: What its recipe is worth: the mean over seeds, which no search gets to see.
         trials: Trials begun.
+        winner: The recipe of the best; None before any trial completed.
     """
 
     epochs: Array
     values: Array
     truths: Array
     trials: int
+    winner: Recipe | None = None
 
     def at(self, budget: int, *, truth: bool = False) -> float:
         """The best value, or what it is worth, after so many epochs; -inf before any trial completed."""

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from curves import Curve, Table, pack, read
+from found import Found, describe_found, read_found, write_found
 from record_curves import plan, read_output
 
 from trainer.recipe import ARTICLE, Recipe
@@ -59,3 +60,22 @@ def test_more_recipes_begin_with_the_fewer() -> None:
     fewer, more = list(plan("article", 3, 27)), list(plan("article", 12, 27))
     assert more[: len(fewer)] == fewer
     assert len(set(more)) == len(more)
+
+
+def test_what_searches_found_is_kept_once(tmp_path: Path) -> None:
+    """Two searches that ended with the same recipe ask for one training."""
+    found = [Found(curve.recipe, 0.5) for curve in TABLE.curves[1:]]
+    write_found(tmp_path / "found.jsonl", [*found, found[0]])
+    assert read_found(tmp_path / "found.jsonl") == found
+
+
+def test_what_searches_found_is_compared_with_what_was_expected() -> None:
+    """By the last three epochs of those that were trained to their end, and not of others."""
+    whole, half = Recipe(epochs=4, seed=1), Recipe(epochs=4, seed=2)
+    curves = {whole: [0.1, 0.5, 0.6, 0.7], half: [0.1, 0.2]}
+    told = describe_found([Found(whole, 0.625), Found(half, 0.9), Found(ARTICLE, 0.9)], curves)
+    assert told.startswith(
+        "1 of 3 recipes that searches found: expected 62.50 % on average, measured 60.00 %"
+    )
+    assert "(-2.50 points, standard deviation 0.00); the best 60.00 %" in told
+    assert describe_found([Found(half, 0.9)], curves).startswith("none of 1 ")

@@ -115,6 +115,8 @@ def test_a_search_spends_its_epochs_and_tells_the_worth() -> None:
     assert np.all(np.diff(trace.values) > 0)
     worths = {float(curves.mean(recipe)[recipe.epochs - 1]) for recipe in curves.drawn}
     assert set(trace.truths.tolist()) <= worths
+    assert trace.winner is not None
+    assert curves.mean(trace.winner)[trace.winner.epochs - 1] == trace.truths[-1]
     assert np.any(trace.values != trace.truths)
 
 
@@ -122,6 +124,7 @@ def test_workers_share_the_epochs() -> None:
     """With as many workers as trials of the budget, none has ended when it is spent."""
     trace = replay(METHODS["whole/none"], RateCurves(), SETTINGS, workers=10, budget_epochs=10 * 26)
     assert len(trace.epochs) == 0
+    assert trace.winner is None
     assert trace.trials == 10
 
 
