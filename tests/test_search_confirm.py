@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from search.confirm.companion import look_ahead, open_round
 from search.confirm.ending import abandon_round, settle_verdict
 from search.confirm.ledger import keep_first, read_rounds
-from search.confirm.lookup import find_confirmation, rounds_json, status_lines
+from search.confirm.lookup import Confirmation, find_confirmation, rounds_json, status_lines
 from search.confirm.opening import Attempt, ModelTest, OpeningRecord
 from search.confirm.plan import ConfirmPlan, ConfirmWish, fresh_seeds, make_plan
 from search.confirm.round import TEST_KEY, VERDICT_KEY
@@ -243,6 +243,14 @@ def keep_test(opened: OpenStudy, mean: float) -> None:
     difference = Difference(mean, mean - 0.005, mean + 0.005, 0.001, 0.002)
     record = OpeningRecord((Attempt("2026-11-23T12:00:00+00:00", "h"),), 10_000, tests, tests, difference)
     assert OpeningRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    open_study(opened.database, current.name).study.set_user_attr(TEST_KEY, record.to_dict())
+
+
+def keep_figure_test(opened: OpenStudy, accuracy: float) -> None:
+    """Let the models of who was chosen in the last round have this accuracy on the test set."""
+    current = read_rounds(opened)[-1]
+    tests = tuple(ModelTest(number, number, accuracy, 1.0, "0" * 64) for number in range(3))
+    record = OpeningRecord((Attempt("2026-11-23T12:00:00+00:00", "h"),), 10_000, tests, (), None)
     open_study(opened.database, current.name).study.set_user_attr(TEST_KEY, record.to_dict())
 
 
@@ -698,6 +706,58 @@ def test_best_names_all_rounds_that_compared_the_recipe(database: Database) -> N
     ]
     loser = find_confirmation(opened, summarise_trials(opened.study)[1])
     assert loser.text.endswith("the winner is trial 2. Round 1 of it: no winner beyond noise.")
+
+
+def test_a_figure_takes_no_confirmation_back(database: Database) -> None:
+    """The last round against the article's recipe decides, whatever figure was tried after it or before."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+
+    def told(number: int) -> Confirmation:
+        return find_confirmation(opened, summarise_trials(opened.study)[number])
+
+    run_round(opened, one_better, ConfirmWish(2, 3, 0.6))
+    keep_figure_test(opened, 0.7)
+    run_round(opened, one_better, ConfirmWish(2, 3, "recipe"), again=True)
+    keep_test(opened, 0.1)
+    run_round(opened, one_better, ConfirmWish(2, 4, 0.99), again=True)
+    untested = told(2)
+    keep_figure_test(opened, 0.7)
+    found, loser = told(2), told(1)
+
+    assert (found.is_confirmed, found.companion, found.round) == (True, "sample-confirm-2", 2)
+    assert found.text.startswith("Confirmed: its recipe (trial 2) is +10.")
+    assert found.text.endswith(
+        " Round 1 of it: beyond noise of 60.00 %. Round 3 of it: not beyond noise of 99.00 %."
+    )
+    assert [one.round for one in found.others] == [1, 3]
+    assert untested.is_confirmed
+    assert untested.text.endswith(
+        " Round 3 of it: it has the highest mean, and was not tested against 99.00 %."
+    )
+    assert (loser.is_confirmed, loser.round) == (False, 2)
+    # Of a round that ended without a verdict there is nothing to decide by.
+    open_round(opened, ConfirmWish(2, 5, "recipe"), again=True)
+    assert told(2).round == 4
+    abandon_round(opened)
+    assert (told(2).is_confirmed, told(2).round) == (True, 2)
+
+
+def test_a_figure_decides_where_no_round_compared_the_article(database: Database) -> None:
+    """The last of them, as long as the article's recipe was tried in rounds alone that were given up."""
+    opened = searched(database, [0.5, 0.6, 0.7])
+    open_round(opened, ConfirmWish(2, 3, "recipe"), again=False)
+    abandon_round(opened)
+    for seeds, figure in ((3, 0.6), (4, 0.99)):
+        run_round(opened, one_better, ConfirmWish(2, seeds, figure), again=True)
+        keep_figure_test(opened, 0.7)
+
+    found = find_confirmation(opened, summarise_trials(opened.study)[2])
+
+    assert (found.is_confirmed, found.round) == (False, 3)
+    assert found.text.startswith("Not confirmed: not beyond noise of 99.00 %: on the test set 70.00 %")
+    assert found.text.endswith(
+        " Round 1 of it: abandoned after 0 of 9 trials. Round 2 of it: beyond noise of 60.00 %."
+    )
 
 
 def test_the_yardstick_needs_no_confirmation(database: Database) -> None:

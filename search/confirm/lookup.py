@@ -35,9 +35,9 @@ class Confirmation:
     Attributes:
         is_confirmed: By a verdict beyond noise that the test set does not contradict; None where no round has
             come to that about it.
-        companion: The study that compared it last; None for none.
+        companion: The study of the round that decides it; None for none.
         text: The same in a sentence or two.
-        round: Which round that was, from 1; None for none.
+        round: Which round that is, from 1; None for none.
         others: What the other rounds came to that compared it, the first one first.
     """
 
@@ -49,7 +49,11 @@ class Confirmation:
 
 
 def find_confirmation(opened: OpenStudy, trial: TrialSummary) -> Confirmation:
-    """What the rounds that compared the recipe of `trial`, whatever its seed, came to, above all the last."""
+    """What the rounds that compared the recipe of `trial`, whatever its seed, came to.
+
+    The last one against the article's recipe decides and is told first. Where there is none, the last one
+    against a published figure does. Rounds without a verdict that are over decide nothing.
+    """
     try:
         rounds = read_rounds(opened)
     except ConfirmError as error:
@@ -64,15 +68,17 @@ def find_confirmation(opened: OpenStudy, trial: TrialSummary) -> Confirmation:
     compared = [(one, at) for one in rounds if (at := _place(one, recipe)) is not None]
     told_by = [pair for pair in compared if not pair[0].is_void]
     if told_by:
-        last, at = told_by[-1]
+        # Whether a figure is beaten is another question: one that nobody reaches would take a confirmation
+        # back, and a low one would give it to a recipe that lost.
+        decides, at = ([pair for pair in told_by if pair[0].plan.reference is not None] or told_by)[-1]
         others = tuple(
             PastRound(one.plan.round, one.name, _past(one, place))
             for one, place in compared
-            if one is not last
+            if one is not decides
         )
         told = "".join(f" Round {one.round} of it: {one.outcome}." for one in others)
-        found = _of_round(last, at)
-        return replace(found, text=found.text + told, round=last.plan.round, others=others)
+        found = _of_round(decides, at)
+        return replace(found, text=found.text + told, round=decides.plan.round, others=others)
     if rounds and not compared:
         trials = ", ".join(str(candidate.trial) for candidate in rounds[-1].plan.candidates)
         return Confirmation(
@@ -136,10 +142,11 @@ def _past(one: Round, index: int) -> str:
         return no_winner_text(one)
     if one.verdict.winner != index:
         return _other(one.chosen, one)
-    if one.figure is not None:
-        return (
-            f"{'beyond' if one.figure.is_beyond else 'not beyond'} noise of {100 * one.figure.figure:.2f} %"
-        )
+    if one.plan.against != "recipe":
+        figure = f"{100 * one.plan.against:.2f} %"
+        if one.figure is None:
+            return f"it has the highest mean, and was not tested against {figure}"
+        return f"{'beyond' if one.figure.is_beyond else 'not beyond'} noise of {figure}"
     return "it won" if one.is_upheld else "it won on validation alone"
 
 
