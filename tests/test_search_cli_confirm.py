@@ -320,6 +320,28 @@ def test_json_holds_all_of_it(confirm: Cli, fleet: Fleet, opened_tests: list[int
     assert len(told["test"]["winner"]) == len(told["test"]["reference"]) == 3
 
 
+def test_intervals_of_accuracies_stay_between_0_and_100(
+    confirm: Cli, fleet: Fleet, opened_tests: list[int]
+) -> None:
+    """In the table, on the page and as JSON; a difference may lie anywhere."""
+    left = [0.1, 0.2]
+    fleet.outcome = lambda recipe: left.pop() if recipe.dropout_block1 == BETTER else 0.9
+    table = confirm("--top", 1, "--seeds", 2)
+    told = json.loads(confirm("--json").out)["recipes"]
+    page = Path("confirm.html").read_text()
+
+    mean, difference = told[0]["mean"], told[0]["difference"]
+    assert mean["low"] == 0.0 < mean["mean"] < mean["high"] < 1
+    assert difference["low"] < -1
+    shown = f"0.00 to {100 * mean['high']:.2f}"
+    assert re.search(rf"^trial 2 .* {shown} .*-\d\d+\.\d\d to ", table.out, re.M)
+    assert f"<td>{shown} %</td>" in page
+    # The bar of the mean, too, ends at 0.
+    below = re.search(r'"arrayminus":\[([\d.]+),', page)
+    assert below is not None
+    assert float(below[1]) == pytest.approx(100 * mean["mean"])
+
+
 def test_the_page_needs_nothing_else(confirm: Cli, fleet: Fleet, opened_tests: list[int]) -> None:
     """No address of another machine that a browser would fetch from; names are no markup."""
     fleet.outcome = one_better

@@ -15,6 +15,7 @@ from search.confirm.plan import ConfirmPlan, ConfirmWish, make_plan
 from search.confirm.standing import Outcome, Standing
 from search.confirm.statistics import (
     Decision,
+    Interval,
     compare_with_figure,
     decide_against_reference,
     decide_highest,
@@ -22,7 +23,7 @@ from search.confirm.statistics import (
     median_index,
     paired_difference,
 )
-from search.confirm.verdict import decide
+from search.confirm.verdict import Verdict, decide
 from search.named_spaces import NAMED
 from search.study import Settings
 from search.summary import TrialSummary
@@ -169,6 +170,40 @@ def test_an_interval_is_students() -> None:
     assert alone.high - 2 == pytest.approx(2 - alone.low)
     assert mean_interval([1.0]) is None
     assert mean_interval([]) is None
+
+
+def test_an_accuracys_interval_stays_between_0_and_1() -> None:
+    """Two seeds give one that would leave it, at either end; what it says of a figure is the same."""
+    low, high = decide_highest([[0.1, 0.2], [0.8, 0.95]]).means
+    of_hits = decide_against_reference([hits(1000, 2000)], hits(9900, 9000))
+    figure = compare_with_figure([0.1, 0.2], 10_000, 0.05)
+
+    assert low is not None
+    assert high is not None
+    assert (low.low, low.mean) == (0.0, pytest.approx(0.15))
+    assert 0.15 + 12.7 * 0.05 == pytest.approx(low.high, rel=1e-2)
+    assert (high.mean, high.high) == (pytest.approx(0.875), 1.0)
+    assert of_hits.means == (low,)
+    assert of_hits.reference is not None
+    assert of_hits.reference.high == 1.0
+    assert of_hits.differences[0] is not None
+    assert of_hits.differences[0].low < -1
+    assert (figure.interval.low, figure.is_beyond) == (0.0, False)
+    assert figure.of_seeds == pytest.approx(low.high - low.mean)
+
+
+def test_a_stored_verdict_of_before_is_read_within_bounds() -> None:
+    """Its means; a difference stays as it was."""
+    decision = decide_against_reference([hits(1000, 2000)], hits(9900, 9000))
+    stored = Verdict(decision, "2026-11-23T12:00:00+00:00", "h").to_dict()
+    stored["decision"]["means"] = ({"mean": 0.15, "low": -0.48, "high": 0.78},)
+    stored["decision"]["reference"] = {"mean": 0.945, "low": 0.37, "high": 1.52}
+
+    read = Verdict.from_dict(stored).decision
+
+    assert read.means == (Interval(0.15, 0.0, 0.78),)
+    assert read.reference == Interval(0.945, 0.37, 1.0)
+    assert read.differences == decision.differences
 
 
 def test_the_intervals_of_all_differences_hold_together() -> None:

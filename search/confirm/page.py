@@ -164,7 +164,9 @@ def _intervals(
 ) -> dict[str, Any]:
     """Means with their intervals, in the panel of the axes `x` + `panel` and `y` + `panel`."""
     known = [(index, one) for index, one in enumerate(intervals) if one is not None]
-    half = [100 * (one.high - one.mean) for _, one in known]
+    # An accuracy's interval ends at 0 and 100 %, so that its halves may differ.
+    above = [100 * (one.high - one.mean) for _, one in known]
+    below = [100 * (one.mean - one.low) for _, one in known]
     return {
         "type": "scatter",
         "mode": "markers",
@@ -172,7 +174,15 @@ def _intervals(
         "showlegend": not panel,
         "x": [index + place for index, _ in known],
         "y": [100 * one.mean for _, one in known],
-        "error_y": {"type": "data", "array": half, "color": INK, "thickness": 2, "width": 9},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": above,
+            "arrayminus": below,
+            "color": INK,
+            "thickness": 2,
+            "width": 9,
+        },
         "marker": {"symbol": "line-ew", "size": 20, "color": INK, "line": {"width": 2.5, "color": INK}},
         "customdata": [[100 * one.low, 100 * one.high] for _, one in known],
         "hovertemplate": f"<b>{shown}</b>  %{{customdata[0]:.2f}} to %{{customdata[1]:.2f}}<extra></extra>",

@@ -57,7 +57,7 @@ class Decision:
     """What the accuracies came to.
 
     Attributes:
-        means: Of each candidate over its seeds; None where fewer than two have a value.
+        means: Of each candidate over its seeds, in [0, 1]; None where fewer than two have a value.
         reference: The same of the reference; None without one, too.
         differences: Of each candidate to the reference, over the seeds that both have, with intervals that
             hold for all candidates together; None where fewer than two seeds have both, and without a
@@ -98,13 +98,25 @@ class FigureComparison:
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The mean of `values`, one for each seed, with Student's t interval; None for fewer than two."""
+    """The mean of `values`, one for each seed, with Student's t interval; None for fewer than two.
+
+    It may reach beyond what the values can be: `accuracy_interval`.
+    """
     if len(values) < 2:
         return None
     mean = statistics.fmean(values)
     deviation = max(statistics.stdev(values), ROUNDING / IMAGES)
     half = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
+
+
+def accuracy_interval(mean: float, low: float, high: float) -> Interval:
+    """The interval of an accuracy: as far as it lies in [0, 1]; no difference has such bounds.
+
+    Student's t knows of no bounds: of two seeds it reaches 12.7 times as far from the mean as they do. Beyond
+    0 and 1 no accuracy is, so that without that part the interval covers the true one as often.
+    """
+    return Interval(mean, max(low, 0.0), min(high, 1.0))
 
 
 def paired_difference(
@@ -208,7 +220,7 @@ def compare_with_figure(accuracies: Sequence[float], images: int, figure: float)
     of_images = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(share * (1 - share) / images)
     of_seeds = seeds.high - seeds.mean
     half = math.hypot(of_seeds, of_images)
-    return FigureComparison(Interval(share, share - half, share + half), of_seeds, of_images, figure)
+    return FigureComparison(accuracy_interval(share, share - half, share + half), of_seeds, of_images, figure)
 
 
 def median_index(values: Sequence[float]) -> int:
@@ -229,7 +241,8 @@ def _accuracies(hits: Sequence[Hits | None]) -> list[float | None]:
 
 
 def _mean_of_known(values: Sequence[float | None]) -> Interval | None:
-    return mean_interval([value for value in values if value is not None])
+    interval = mean_interval([value for value in values if value is not None])
+    return None if interval is None else accuracy_interval(interval.mean, interval.low, interval.high)
 
 
 def _highest(candidates: Sequence[Sequence[float | None]], among: Sequence[int]) -> int | None:

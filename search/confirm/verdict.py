@@ -11,6 +11,7 @@ from search.confirm.statistics import (
     Decision,
     Difference,
     Interval,
+    accuracy_interval,
     decide_against_reference,
     decide_highest,
 )
@@ -54,8 +55,8 @@ class Verdict:
             raise ValueError(f"format {values['format']!r}, and this version reads {FORMAT}")
         given = values["decision"]
         decision = Decision(
-            tuple(map(_interval, given["means"])),
-            _interval(given["reference"]),
+            tuple(map(_accuracy, given["means"])),
+            _accuracy(given["reference"]),
             tuple(None if one is None else Difference(**one) for one in given["differences"]),
             given["winner"],
         )
@@ -85,5 +86,6 @@ def decide(
     return decide_against_reference(candidates, reference)
 
 
-def _interval(values: Mapping[str, Any] | None) -> Interval | None:
-    return None if values is None else Interval(**values)
+def _accuracy(values: Mapping[str, Any] | None) -> Interval | None:
+    # A verdict of before may hold one that leaves [0, 1].
+    return None if values is None else accuracy_interval(**values)
