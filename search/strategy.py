@@ -82,9 +82,10 @@ class TrialSeededSampler(TPESampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Begin the random numbers anew for this trial."""
-        seed = int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
-        self._rng.rng.seed(seed)
-        self._random_sampler._rng.rng.seed(seed)
+        # One seed for both would make the draw of the epochs that of the first parameter.
+        seeds = np.random.SeedSequence((self._seed, trial.number)).generate_state(2)
+        self._rng.rng.seed(int(seeds[0]))
+        self._random_sampler._rng.rng.seed(int(seeds[1]))
         super().before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -105,6 +105,19 @@ def test_most_trials_may_take_all_epochs(database: Database, name: str) -> None:
     assert all(5 <= one <= 50 for one in drawn)
 
 
+def test_how_long_a_trial_may_take_says_nothing_about_its_recipe(database: Database) -> None:
+    """Long and short ones have the same dropout, all of the range, while recipes are drawn at random."""
+    space = NAMED["article"].cap_epochs(50)
+    study = attach_strategy(open_or_create_study(database, "s", Wishes(space))[0])
+    # None has ended, so nothing is modelled.
+    recipes = [suggest(study.ask(), space, number) for number in range(80)][2:]
+    for is_long in (True, False):
+        rates = [recipe.dropout_block1 for recipe in recipes if (recipe.epochs == 50) == is_long]
+        assert len(rates) > 8
+        assert min(rates) < 0.2
+        assert max(rates) > 0.48
+
+
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [("article", [1]), ("augmented", [1]), ("schedules", [1]), ("architecture", [1]), ("everything", [0, 1])],
