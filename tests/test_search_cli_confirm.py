@@ -508,7 +508,47 @@ def test_a_mistaken_round_is_left_with_abandon(confirm: Cli, cli: Cli, fleet: Fl
         "luck has had 2 chances of about 2.5 %, together 5 %; round 1: abandoned after 2 of 150" in ended.out
     )
     assert_refused(cli("confirm", "--abandon"), 1, "there is nothing to abandon")
-    assert_refused(cli("confirm", "--abandon", "--top", 2), 2, "leave the other options out")
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        ("--top", 2),
+        ("--seeds", 3),
+        ("--against", 0.7),
+        ("--again",),
+        ("--minutes", 5),
+        ("--workers", 1),
+        ("--output", "."),
+        ("--data", "d"),
+        # The default, but asked for.
+        ("--device", "auto"),
+        ("--precision", "float32"),
+        ("--lease", 60),
+        ("--slots", "auto"),
+    ],
+)
+def test_abandon_refuses_what_it_would_ignore(cli: Cli, ignored: tuple[object, ...]) -> None:
+    """Options that mean nothing to it are named, before anything is looked at."""
+    refused = cli("confirm", "--abandon", *ignored)
+
+    assert_refused(refused, 2, f"--abandon gives the last round up as it is: leave {ignored[0]} out")
+
+
+def test_abandon_takes_what_means_something(
+    confirm: Cli, cli: Cli, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study, JSON and the traceback; what the environment sets is for all commands."""
+    fleet.most, fleet.result = 2, Stop(requests=1)
+    confirm("--seeds", 2)
+    monkeypatch.setenv("CNN_SEARCH_DEVICE", "cpu")
+    both = cli("confirm", "--abandon", "--minutes", 5, "--top", 1)
+    assert_refused(both, 2, "leave --top, --minutes out")
+
+    given_up = cli("confirm", "--abandon", "--storage", URL, "--study", "cifar10", "--json", "--debug")
+
+    assert given_up.code == 0, given_up.err
+    assert json.loads(given_up.out)["confirm"][0]["is_abandoned"]
 
 
 def test_nothing_is_planned_that_cannot_be_trained(confirm: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from search.cli.local_fleet import INTERRUPTED, choose_fleet, train_here
 from search.cli.options import (
@@ -35,6 +36,8 @@ PAGE: Final = "confirm.html"
 MOST_TOP: Final = 20
 MOST_SEEDS: Final = 100
 """What one may ask for; `search.confirm.plan.MOST_RUNS` bounds the product."""
+WITH_ABANDON: Final = ("abandon", "storage", "study", "as_json", "debug")
+"""Parameters that mean something where a round is given up."""
 
 
 def _read_against(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:
@@ -131,8 +134,8 @@ def confirm(
     check_storage(storage)
     work, _ = split_options(options)
     wish = ConfirmWish(top, seeds, against)
-    if abandon and (again or wish != ConfirmWish()):
-        raise click.UsageError("--abandon gives the last round up as it is: leave the other options out.")
+    if abandon:
+        _check_abandon()
     opened = open_existing(storage, study)
     if abandon:
         _abandon(opened, as_json=as_json)
@@ -190,6 +193,20 @@ def confirm(
     return code or (1 if errors else 0)
 
 
+def _check_abandon() -> None:
+    """See that nothing was asked for beside it: whoever did so would take it for done."""
+    context = click.get_current_context()
+    # What the environment gives is for all commands.
+    ignored = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in (None, *WITH_ABANDON)
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if ignored:
+        raise click.UsageError(f"--abandon gives the last round up as it is: leave {', '.join(ignored)} out.")
+
+
 def _abandon(opened: "OpenStudy", *, as_json: bool) -> None:
     """Give the last round up."""
     from search.confirm.ending import abandon_round
@@ -228,7 +245,7 @@ def _prepare(
     runs = plan.runs()
     say(
         f"  {counted(len(plan.recipes()), 'recipe')} on {len(plan.seeds)} seeds: {len(runs)} trainings of up "
-        f"to {max(run.epochs for run in runs)} epochs"
+        f"to {counted(max(run.epochs for run in runs), 'epoch')}"
     )
     load(data)
     return choose_fleet(opened, work, workers)
