@@ -80,6 +80,11 @@ def percent_text(value: float) -> str:
     return f"{text if math.isclose(float(text) / 100, value) else f'{100 * value:.10g}'} %"
 
 
+def target_text(target: float) -> str:
+    """What comes after "the study's" where a command tells the target of a study."""
+    return f"target, a validation accuracy of {percent_text(target)}"
+
+
 def describe_duration(seconds: float) -> str:
     """A time span, at least 0, in a few characters: `45 s`, `12 min`, `2 h 10 min`, `3 days 4 h`."""
     if round(seconds) < 60:

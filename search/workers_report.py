@@ -14,7 +14,8 @@ def workers_lines(
     alive = [worker for worker in workers if worker.is_alive]
     stale = sum(len(worker.trials) for worker in workers if not worker.is_alive)
     ended = count_ended(trials)
-    lines = [f"{ended} of {total} trials ended" if total else f"{ended} trials ended; no total is set"]
+    noun = f"trial{'' if (total or ended) == 1 else 's'}"
+    lines = [f"{ended} of {total} {noun} ended" if total else f"{ended} {noun} ended; no total is set"]
     lines[0] += f"; {len(alive) or 'no'} worker{'' if len(alive) == 1 else 's'} alive"
     left = seconds_left(workers, trials, total)
     if left is not None:

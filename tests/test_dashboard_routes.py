@@ -146,7 +146,7 @@ def test_another_study_is_named_in_the_query(lasting: Dashboard, name: str) -> N
     ("query", "words"),
     [
         ("?study=nowhere", "has no study 'nowhere' (it has: "),
-        ("?study=empty", "study 'empty' has no complete trial yet (1 trials)"),
+        ("?study=empty", "study 'empty' has no complete trial yet (1 trial)"),
         ("?study=foreign", "study 'foreign' was made by another program or version"),
         ("?study=" + "x" * 5000, "has no study 'xxx"),
         ("?study=..%2f..%2fetc", "has no study '../../etc'"),

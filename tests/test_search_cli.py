@@ -247,6 +247,22 @@ def test_init_makes_a_study_once(cli: Cli) -> None:
     )
 
 
+def test_init_tells_the_target(cli: Cli) -> None:
+    """Of a new study, and of one that is there: the one that it sets, and what it was, or the one that is."""
+    plain = cli("init", "--study", "plain").out
+    created = cli("init", "--target", 0.78).out
+    same, other, kept = (cli("init", *given).out for given in (("--target", 0.78), ("--target", 0.8), ()))
+
+    assert "target" not in plain
+    line = "\n  to the study's target, a validation accuracy of 78.00 %"
+    assert created.endswith(f"{line}\n")
+    assert same == created.replace("created", "exists already")
+    assert other.endswith(f"{line.replace('78', '80')}; it was 78.00 %\n")
+    assert kept.endswith(f"{line.replace('78', '80')}; --target sets another\n")
+    late = cli("init", "--study", "plain", "--target", 0.78).out
+    assert late == plain.replace("created", "exists already").rstrip("\n") + f"{line}\n"
+
+
 def test_files_are_where_the_study_was_told_to_keep_them(cli: Cli, tmp_path: Path) -> None:
     """Only `init` and the first `run` need to say so; another place is refused."""
     kept = f"file://{tmp_path}/kept"
@@ -271,7 +287,7 @@ def test_an_empty_study_has_no_best(cli: Cli) -> None:
     cli("init")
 
     for arguments in (["best"], ["best", "--json"], ["best", "--output", "m.h5"]):
-        assert_refused(cli(*arguments), 1, "no complete trial yet (1 trials); `cnn-search run` trains some")
+        assert_refused(cli(*arguments), 1, "no complete trial yet (1 trial); `cnn-search run` trains some")
     assert not Path("m.h5").exists()
     status = cli("status")
     assert (status.code, status.err) == (0, "")
@@ -456,7 +472,9 @@ def test_status_tells_when_goals_were_reached(cli: Cli) -> None:
 
     make_searched("sqlite:///cnn-search.db", b"model")
     cli("init", "--target", "0.75")
-    lines = cli("status").out.splitlines()[-2:]
+    shown = cli("status").out
+    assert "\n1 trial ended; no total is set; " in shown
+    lines = shown.splitlines()[-2:]
     assert lines[0].startswith(f"{yet}, after ")
     assert re.fullmatch(
         r"validation accuracy reached the target of 75\.00 % after \d+ s and 1 trial, by trial 1", lines[1]

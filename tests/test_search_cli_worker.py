@@ -90,6 +90,7 @@ def test_the_total_is_the_studys(cli: Cli) -> None:
 def test_run_goes_on_where_the_total_is_reached(cli: Cli) -> None:
     """Nobody else works on the study: the total is lifted, and said to be. With other workers it stays."""
     cli("run", "--trials", 1)
+    assert "\n  1 trial to the study's total of 1; --trials sets another\n" in cli("run").err
     database = open_database("sqlite:///cnn-search.db", create=False)
     opened = open_study(database, "cifar10")
     opened.study.tell(opened.study.ask(), state=TrialState.FAIL)
@@ -98,12 +99,12 @@ def test_run_goes_on_where_the_total_is_reached(cli: Cli) -> None:
 
     joined = cli("run")
     assert (joined.code, limit()) == (0, 1)
-    assert "the study has its total of 1 trials and other workers; --trials sets another" in joined.err
+    assert "the study has its total of 1 trial and other workers; --trials sets another" in joined.err
 
     opened.leases().leave(worker)
     alone = cli("run")
     assert (alone.code, limit()) == (0, None)
-    assert "the study has had its total of 1 trials; it goes on without one" in alone.err
+    assert "the study has had its total of 1 trial; it goes on without one" in alone.err
     database.close()
 
 
@@ -239,6 +240,8 @@ def test_a_worker_says_what_it_joins(cli: Cli) -> None:
     assert "epochs: 4 (fixed)" in first.err
     assert lines[-1] == "the database was away"
     assert second.err.startswith("joining study 'other' in sqlite:///cnn-search.db, of any number of trials")
+    third = cli("worker", "--study", "third", "--trials", 1)
+    assert third.err.startswith("joining study 'third' in sqlite:///cnn-search.db, of 1 trial\n")
 
 
 @pytest.mark.usefixtures("assignments")

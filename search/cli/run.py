@@ -18,7 +18,7 @@ from search.cli.options import (
     workers_option,
 )
 from search.cli.studies import write_model
-from search.cli.terminal import complain, format_options, program_name, say, show
+from search.cli.terminal import complain, counted, format_options, program_name, say, show
 from search.cli.wishes import make_assignment, open_database_of, read_wishes, split_options
 from search.output import make_writable, replace_file
 
@@ -98,7 +98,7 @@ def run(
 
 def _settle_target(opened: "OpenStudy", wished: float | None) -> bool:
     """Set the wished target, or lift one that was reached; whether it is reached and stays so."""
-    from search.milestone import percent_text
+    from search.milestone import target_text
 
     kept = opened.database.target(opened.study)
     if wished is not None:
@@ -106,7 +106,7 @@ def _settle_target(opened: "OpenStudy", wished: float | None) -> bool:
     target = kept.read()
     if target is None:
         return False
-    text = f"target, a validation accuracy of {percent_text(target)}"
+    text = target_text(target)
     if not kept.is_reached():
         say(f"  to the study's {text}{'' if wished is not None else '; --target sets another'}")
         return False
@@ -128,11 +128,13 @@ def _settle_total(opened: "OpenStudy", wished: int | None, ended: int) -> int | 
     if wished is not None:
         database.limit_trials(study, wished)
     elif total is not None and ended < total:
-        say(f"  {total - ended} trials to the study's total of {total}; --trials sets another")
+        say(f"  {counted(total - ended, 'trial')} to the study's total of {total}; --trials sets another")
     elif total is not None and any(worker.is_alive for worker in opened.leases().workers()):
-        say(f"  the study has its total of {total} trials and other workers; --trials sets another")
+        say(
+            f"  the study has its total of {counted(total, 'trial')} and other workers; --trials sets another"
+        )
     elif total is not None:
-        say(f"  the study has had its total of {total} trials; it goes on without one")
+        say(f"  the study has had its total of {counted(total, 'trial')}; it goes on without one")
         database.limit_trials(study, None)
         return None
     return total

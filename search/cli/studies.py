@@ -18,7 +18,7 @@ from search.cli.options import (
     total_option,
     wish_options,
 )
-from search.cli.terminal import make_console, show
+from search.cli.terminal import counted, make_console, show
 from search.cli.wishes import open_database_of, open_existing, read_wishes
 from search.output import replace_file
 
@@ -41,6 +41,7 @@ WATCH_SECONDS: Final = 5
 @debug_option
 def init(storage: str, study: str, trials: int | None, target: float | None, **wishes: Any) -> None:
     """Create the database and the study, with the article's recipe as its first trial."""
+    from search.milestone import percent_text, target_text
     from search.report import settings_lines
     from search.study import open_or_create_study
 
@@ -50,11 +51,18 @@ def init(storage: str, study: str, trials: int | None, target: float | None, **w
     opened.check_is_search()
     if trials is not None:
         database.limit_trials(opened.study, trials)
+    kept = database.target(opened.study)
+    former = kept.read()
     if target is not None:
-        database.target(opened.study).set(target)
+        kept.set(target)
     click.echo(f"study {study!r} in {database.shown_url}: {'created' if created else 'exists already'}")
     for line in settings_lines(opened.settings):
         click.echo(f"  {line}")
+    if target is not None:
+        was = "" if former is None or former == target else f"; it was {percent_text(former)}"
+        click.echo(f"  to the study's {target_text(target)}{was}")
+    elif former is not None:
+        click.echo(f"  to the study's {target_text(former)}; --target sets another")
 
 
 @click.command()
@@ -222,7 +230,8 @@ def _best_of(trials: "list[TrialSummary]", study: str) -> "TrialSummary":
     best = best_trial(trials)
     if best is None:
         raise StudyError(
-            f"study {study!r} has no complete trial yet ({len(trials)} trials); `cnn-search run` trains some"
+            f"study {study!r} has no complete trial yet ({counted(len(trials), 'trial')}); "
+            "`cnn-search run` trains some"
         )
     return best
 

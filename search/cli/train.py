@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from search.cli.options import TRAIN_IMAGES, data_option, debug_option, device_options, json_option
-from search.cli.terminal import complain, say
+from search.cli.terminal import complain, counted, say
 from search.cli.training_words import LEAST_RATE, Outcome, announce, default_output, describe_end
 from search.output import check_writable, replace_file, show_name
 
@@ -222,7 +222,7 @@ def _print_result(
 ) -> None:
     if not as_json:
         scored = f"validation accuracy {100 * score.accuracy:.2f} %, loss {score.loss:.4f}"
-        click.echo(f"wrote {show_name(target)}: {len(opened.history)} epochs, {scored}")
+        click.echo(f"wrote {show_name(target)}: {counted(len(opened.history), 'epoch')}, {scored}")
         return
     result = {
         "model": str(model),

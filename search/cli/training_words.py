@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from search.cli.local_fleet import INTERRUPTED
-from search.cli.terminal import format_options, program_name, say
+from search.cli.terminal import counted, format_options, program_name, say
 from search.output import show_name
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ def _describe_start(record: "TrainingRecord | None") -> str:
         recipe = record.plan.recipe
         schedule = "" if recipe.schedule == "constant" else f" with schedule {recipe.schedule}"
         return (
-            f"{len(record.history)} epochs so far by {recipe.optimizer} at learning rate "
+            f"{counted(len(record.history), 'epoch')} so far by {recipe.optimizer} at learning rate "
             f"{recipe.learning_rate:g}{schedule}, in {record.plan.precision}"
         )
-    return f"{len(record.history)} epochs since it came from elsewhere"
+    return f"{counted(len(record.history), 'epoch')} since it came from elsewhere"
 
 
 def _describe_stretch(opened: "Continuation", epochs: int) -> str:

@@ -18,7 +18,7 @@ from search.cli.options import (
     wish_options,
     work_options,
 )
-from search.cli.terminal import complain, end_process, make_console, say
+from search.cli.terminal import complain, counted, end_process, make_console, say
 from search.cli.wishes import make_assignment, open_database_of, read_wishes, split_options
 
 ECHO_SECONDS: Final = 1
@@ -82,7 +82,8 @@ def worker(
     if target is not None:
         kept.set(target)
     total = database.read_limit(opened.study)
-    say(f"joining study {study!r} in {database.shown_url}, of {total or 'any number of'} trials")
+    many = "any number of trials" if total is None else counted(total, "trial")
+    say(f"joining study {study!r} in {database.shown_url}, of {many}")
     for line in settings_lines(opened.settings):
         say(f"  {line}")
     before = summarise_trials(opened.study)

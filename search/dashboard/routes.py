@@ -112,7 +112,8 @@ def _best(database: Database, name: str) -> tuple[dict[str, Any], NamedFile]:
     trials = summarise_trials(opened.study)
     best = best_trial(trials)
     if best is None:
-        raise LookupError(f"study {name!r} has no complete trial yet ({len(trials)} trials)")
+        known = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
+        raise LookupError(f"study {name!r} has no complete trial yet ({known})")
     frozen = opened.study.get_trials(deepcopy=False)[best.number]
     return trial_json(best), read_file(opened.artifacts, database.storage, frozen, ".h5")
 
