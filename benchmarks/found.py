@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from curves import without_seed
 
 from trainer.recipe import Recipe
+
+LAST = 3
+"""Epochs whose mean a recipe is worth; a single one is noisy."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Found:
 
     Attributes:
         recipe: For as many epochs as recorded curves have.
-        expected: The accuracy in [0, 1] that the surrogate says it has at its end.
+        expected: The mean accuracy in [0, 1] of its last `LAST` epochs, as the surrogate has it.
     """
 
     recipe: Recipe
@@ -24,9 +28,10 @@ class Found:
 
 
 def write_found(path: Path, found: Iterable[Found]) -> None:
-    """Write them to `path`, each recipe once, as lines of JSON."""
-    lines = {one.recipe: {"recipe": one.recipe.to_dict(), "expected": one.expected} for one in found}
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines.values()))
+    """Write them to `path` as lines of JSON, each recipe once, whatever its seed."""
+    once = {without_seed(one.recipe): one for one in found}
+    lines = [json.dumps({"recipe": one.recipe.to_dict(), "expected": one.expected}) for one in once.values()]
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def read_found(path: Path) -> list[Found]:
@@ -37,9 +42,8 @@ def read_found(path: Path) -> list[Found]:
 
 def describe_found(found: Sequence[Found], curves: Mapping[Recipe, Sequence[float]]) -> str:
     """How much better or worse they are than expected, those that `curves` has, in points."""
-    # The mean of the last epochs, since the surrogate speaks of means and a single epoch is noisy.
     measured = {
-        one: float(np.mean(curves[one.recipe][-3:]))
+        one: float(np.mean(curves[one.recipe][-LAST:]))
         for one in found
         if len(curves.get(one.recipe, ())) == one.recipe.epochs
     }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -25,12 +25,13 @@ from search.study import Settings
 
 DEFAULT = "default"
 """What `cnn-search run` does."""
+NO_STARTS = "default: no starts"
+"""What it does where a space has no start point."""
 SAMPLERS: dict[str, Callable[[Settings], BaseSampler]] = {
     "random": lambda settings: RandomSampler(seed=settings.seed),
-    "whole": lambda settings: WholeRandomSampler(seed=settings.seed),
     "tpe": lambda settings: TPESampler(seed=settings.seed),
     "gp": lambda settings: GPSampler(seed=settings.seed, deterministic_objective=False),
-    "cmaes": lambda settings: CmaEsSampler(seed=settings.seed),
+    "cmaes": lambda settings: CmaEsSampler(seed=settings.seed, consider_pruned_trials=True),
 }
 PRUNERS: dict[str, Callable[[Settings], BasePruner]] = {
     "none": lambda settings: NopPruner(),
@@ -43,8 +44,6 @@ PRUNERS: dict[str, Callable[[Settings], BasePruner]] = {
         min_resource=1, max_resource=settings.capped_space.max_epochs, reduction_factor=3
     ),
 }
-SLOW = ("gp/none", "gp/halving2")
-"""A search takes minutes, which the Gaussian process is fitted in."""
 
 
 class NoStartsSampler(TrialSeededSampler):
@@ -79,10 +78,6 @@ class ThirdRandomSampler(TrialSeededSampler):
         return bool(draw < 1 / 3)
 
 
-class ThirdRandomNoStartsSampler(NoStartsSampler, ThirdRandomSampler):
-    """The same without the start points."""
-
-
 class NoModelSampler(TrialSeededSampler):
     """The default sampler without TPE: after the start points it draws at random for ever."""
 
@@ -94,17 +89,6 @@ class NoModelSampler(TrialSeededSampler):
 
 class NeitherSampler(NoStartsSampler, NoModelSampler):
     """The default sampler without the start points and without TPE."""
-
-
-class WholeRandomSampler(RandomSampler):
-    """Random search whose trials may all take all epochs."""
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As `RandomSampler`'s, but for epochs."""
-        value = super().sample_independent(study, trial, param_name, param_distribution)
-        return param_distribution.high if isinstance(param_distribution, IntDistribution) else value
 
 
 class BaselinePruner(SparingPruner):
@@ -124,26 +108,23 @@ class BaselinePruner(SparingPruner):
 
 
 RANDOM = "random/none"
-WHOLE = "whole/none"
+WHOLE = "whole random/none"
 """What the others are compared with: random search without pruning, of any number of epochs and of all."""
-PAIRS = (
-    *(RANDOM, WHOLE, "random/halving2", "whole/halving2"),
-    *(
-        "tpe/none",
-        "tpe/median",
-        "tpe/patient",
-        "tpe/halving2",
-        "tpe/halving3",
-        "tpe/halving4",
-        "tpe/hyperband",
-    ),
-    *("cmaes/none", "cmaes/halving2", *SLOW),
+EPOCHS_DRAWN = (RANDOM, "tpe/none", "tpe/halving2")
+"""Their trials' epochs are a hyperparameter like any other."""
+EPOCHS_WHOLE = (
+    *("random/none", "random/halving2"),
+    *(f"tpe/{pruner}" for pruner in PRUNERS),
+    *("cmaes/none", "cmaes/halving2", "gp/none", "gp/halving2"),
 )
+"""All of their trials may take all epochs, as most of the default's."""
 
 
-def _pair(name: str) -> Method:
-    sampler, pruner = name.split("/")
-    return Method(name, SAMPLERS[sampler], PRUNERS[pruner], is_slow=name in SLOW)
+def _pair(pair: str, *, whole: bool) -> Method:
+    sampler, pruner = pair.split("/")
+    name = f"whole {pair}" if whole else pair
+    # Fitting the Gaussian process takes minutes in each search.
+    return Method(name, SAMPLERS[sampler], PRUNERS[pruner], is_slow=sampler == "gp", whole=whole)
 
 
 def _without_starts(settings: Settings) -> BasePruner:
@@ -151,7 +132,8 @@ def _without_starts(settings: Settings) -> BasePruner:
 
 
 _METHODS = (
-    *map(_pair, PAIRS),
+    *(_pair(pair, whole=False) for pair in EPOCHS_DRAWN),
+    *(_pair(pair, whole=True) for pair in EPOCHS_WHOLE),
     Method(DEFAULT, TrialSeededSampler, build_pruner),
     Method(
         "default: baseline-aware",
@@ -159,8 +141,7 @@ _METHODS = (
         lambda settings: BaselinePruner(first_rung(settings), start_points(settings.capped_space)),
     ),
     Method("default: third random", ThirdRandomSampler, build_pruner),
-    Method("default: no starts", NoStartsSampler, _without_starts),
-    Method("no starts/third random", ThirdRandomNoStartsSampler, _without_starts),
+    Method(NO_STARTS, NoStartsSampler, _without_starts),
     Method("default: no TPE", NoModelSampler, build_pruner),
     Method("no starts/no TPE", NeitherSampler, _without_starts),
 )

@@ -1,30 +1,41 @@
 """How much of a recorded learning curve is chance."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from curves import CHANCE, Curve, fill
+from curves import CHANCE, Curve, fill, without_seed
+from traces import Array
 
 from trainer.recipe import Recipe
 
 
-def measure_spread(curves: Sequence[Curve], epochs: int) -> float:
-    """Standard deviation of a whole curve by its seed, from recipes trained twice that learn something."""
-    pairs: dict[Recipe, list[Curve]] = {}
+def find_residuals(curves: Sequence[Curve], epochs: int) -> Array:
+    """What seeds did to recipes trained more than once, in units of each recipe's own wobble, (n, epochs).
+
+    Early luck is larger than late luck, and says little of it; so whole curves of it are kept. Each has the
+    variance of a single training, whatever the number of seeds. Recipes that learn nothing are left out.
+    """
+    groups: dict[Recipe, list[Curve]] = {}
     for curve in curves:
-        pairs.setdefault(dataclasses.replace(curve.recipe, seed=0), []).append(curve)
-    differences = []
-    for pair in pairs.values():
-        if len(pair) == 2:
-            first, second = fill(pair, epochs)
-            if min(first[-1], second[-1]) > 2 * CHANCE:
-                differences.append(float((first - second)[epochs // 3 :].mean()))
-    # A difference has twice one's variance.
-    return float(np.sqrt(np.mean(np.square(differences)) / 2)) if differences else 0.0
+        groups.setdefault(without_seed(curve.recipe), []).append(curve)
+    residuals = [np.empty((0, epochs))]
+    for group in groups.values():
+        rows = fill(group, epochs)
+        if len(group) > 1 and rows[:, -1].min() > 2 * CHANCE:
+            wobble = np.mean([measure_wobble(row) for row in rows])
+            # A mean of few lies nearer to each of them than the true one does.
+            unbiased = (len(group) / (len(group) - 1)) ** 0.5
+            residuals.append((rows - rows.mean(axis=0)) * unbiased / wobble)
+    return np.concatenate(residuals)
 
 
-def measure_wobble(accuracies: Sequence[float]) -> float:
+def draw_noise(residuals: Array, random: np.random.Generator) -> Array:
+    """Noise of one training with the variances and correlations of `residuals`, normal, (epochs,)."""
+    count, epochs = residuals.shape
+    return random.normal(size=count) @ residuals / count**0.5 if count else np.zeros(epochs)
+
+
+def measure_wobble(accuracies: Sequence[float] | Array) -> float:
     """Standard deviation of single epochs around a training's smooth curve, past its first third."""
     steps = np.diff(accuracies[len(accuracies) // 3 :])
     # So are steps of what is independent from epoch to epoch; never 0, its logarithm is learnt.

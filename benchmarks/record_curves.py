@@ -19,7 +19,8 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def main() -> None:
     recipes = [*plan(options.space, options.recipes, options.epochs), *(one.recipe for one in found)]
     images = (options.train_samples, options.validation_samples)
     wanted = Table((), *images, options.space)
-    done = {**read_output(options.output, wanted, options.epochs), **read_work(options.work)}
+    work = partial(read_work, options.work, wanted, options.epochs)
+    done = {**read_output(options.output, wanted, options.epochs), **work()}
     missing = [recipe for recipe in recipes if recipe not in done]
     print(f"{len(recipes)} curves, {len(missing)} to train", flush=True)
     if missing:
@@ -71,10 +73,11 @@ def main() -> None:
             options.work.open("a") as file,
         ):
             for recipe, accuracies in pool.imap_unordered(train, missing):
-                file.write(json.dumps({"recipe": recipe, "accuracies": accuracies}) + "\n")
+                line = {"space": options.space, "images": images, "recipe": recipe, "accuracies": accuracies}
+                file.write(json.dumps(line) + "\n")
                 file.flush()
                 print(f"{100 * (accuracies or [0])[-1]:6.2f} % after {len(accuracies)} epochs", flush=True)
-    done |= read_work(options.work)
+    done |= work()
     # Those that are planned in their order, then those of plans before.
     order = dict.fromkeys([*(recipe for recipe in recipes if recipe in done), *done])
     curves = tuple(Curve(recipe, tuple(done[recipe])) for recipe in order)
@@ -98,14 +101,18 @@ def plan(name: str, recipes: int, epochs: int) -> Iterator[Recipe]:
         for params in start_points(NAMED[name]):
             for seed in range(START_SEEDS):
                 yield dataclasses.replace(ARTICLE, epochs=epochs, seed=seed, **params)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for number in range(recipes):
-        drawn = suggest(study.ask(), NAMED[name], seed=number)
-        recipe = dataclasses.replace(drawn, epochs=epochs)
+    for number, recipe in enumerate(draw_recipes(name, recipes, epochs)):
         yield recipe
         if number % SECOND_EVERY == 0:
             yield dataclasses.replace(recipe, seed=number + SEED_STEP)
+
+
+def draw_recipes(name: str, recipes: int, epochs: int) -> Iterator[Recipe]:
+    """Random recipes of the space `name`, all for `epochs`; the same ones each time."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(recipes):
+        yield dataclasses.replace(suggest(study.ask(), NAMED[name], seed=number), epochs=epochs)
 
 
 def read_output(path: Path, wanted: Table, epochs: int) -> dict[Recipe, list[float]]:
@@ -117,27 +124,41 @@ def read_output(path: Path, wanted: Table, epochs: int) -> dict[Recipe, list[flo
     if not path.exists():
         return {}
     table = read(path)
-    # The article's recipe has its own number of epochs.
-    others = {curve.recipe.epochs for curve in table.curves} - {ARTICLE.epochs}
-    if dataclasses.replace(table, curves=()) != wanted or others - {epochs}:
-        lengths = ", ".join(map(str, sorted(others)))
-        images = f"{table.train_images} and {table.validation_images} images"
-        raise SystemExit(
-            f"{path} is of the space {table.space}, {images}, {lengths} epochs; give another --output"
-        )
-    return {curve.recipe: list(curve.accuracies) for curve in table.curves}
+    done = {curve.recipe: list(curve.accuracies) for curve in table.curves}
+    check_same(path, "--output", dataclasses.replace(table, curves=()), done, wanted, epochs)
+    return done
 
 
-def read_work(path: Path) -> dict[Recipe, list[float]]:
-    """The curves that are trained; half a line, of a process that was killed, is none."""
+def read_work(path: Path, wanted: Table, epochs: int) -> dict[Recipe, list[float]]:
+    """The curves that are trained; half a line, of a process that was killed, is none.
+
+    Raises:
+        SystemExit: As `read_output`.
+    """
     done = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             values = json.loads(line)
         except json.JSONDecodeError:
             continue
-        done[Recipe.from_dict(values["recipe"])] = values["accuracies"]
+        one = {Recipe.from_dict(values["recipe"]): values["accuracies"]}
+        check_same(path, "--work", Table((), *values["images"], values["space"]), one, wanted, epochs)
+        done |= one
     return done
+
+
+def check_same(
+    path: Path, option: str, table: Table, recipes: Iterable[Recipe], wanted: Table, epochs: int
+) -> None:
+    """Refuse curves that cannot stand beside those that are wanted, with what they are of."""
+    # The article's recipe has its own number of epochs.
+    lengths = sorted({recipe.epochs for recipe in recipes} - {ARTICLE.epochs})
+    if table != wanted or set(lengths) - {epochs}:
+        images = f"{table.train_images} and {table.validation_images} images"
+        raise SystemExit(
+            f"{path} is of the space {table.space}, {images}, {', '.join(map(str, lengths))} epochs; "
+            f"give another {option}"
+        )
 
 
 _trainer: Any = None

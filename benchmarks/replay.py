@@ -1,8 +1,10 @@
 """Replay samplers and pruners on recorded learning curves: best value against epochs, epochs to the baseline.
 
+    .venv/bin/python -m pip install --editable '.[bench]'
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/replay.py [--seeds 20] [--slow-seeds 5] [--budget 1600]
-        [--random-budget 6400] [--workers 1,4,16] [--methods NAME,...] [--surrogate gp|trees]
-        [--curves benchmarks/curves.npz] [--figure docs/replay.png] [--found found.jsonl]
+        [--random-budget 6400] [--workers 1,4,16] [--methods NAME,...] [--first-seed 1000]
+        [--surrogate both|gp|trees] [--curves benchmarks/curves.npz] [--figure docs/replay.png]
+        [--found found.jsonl]
 
 The curves are real (`benchmarks/record_curves.py`). What they leave open, the curve of a recipe that was
 never trained, a surrogate fills in; how well it does is printed first, on recipes that it was not shown. Then
@@ -26,15 +28,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from curves import fill, is_article, read, split
-from found import Found, write_found
+from curves import is_article, read
+from found import LAST, Found, write_found
 from machine import describe_machine
-from methods import DEFAULT, METHODS, RANDOM, WHOLE
+from methods import DEFAULT, METHODS, NO_STARTS, RANDOM, WHOLE
 from replay_figure import draw
-from replay_tables import Mark, print_best, print_interval, print_match, quantile, shown, spent
+from replay_tables import print_best, print_interval, print_match, quantile, shown, spent
 from simulation import be_quiet, replay
 from surrogate import KINDS, Surrogate
+from surrogate_tables import describe_surrogate, find_marks
 from threadpoolctl import threadpool_limits
 from traces import Trace
 
@@ -42,19 +44,18 @@ from search.named_spaces import NAMED
 from search.runtime import count_cores
 from search.study import Settings
 
-FOLDS = 10
-"""Of the recorded recipes, so many parts are each kept from the surrogate once."""
-
 _surrogate: Surrogate | None = None
+_space = ""
 
 
 def main() -> None:
     """Print the tables, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--curves", type=Path, default=Path("benchmarks/curves.npz"))
-    parser.add_argument("--surrogate", choices=KINDS, default=KINDS[0])
+    parser.add_argument("--surrogate", choices=KINDS, default=next(iter(KINDS)))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--slow-seeds", type=int, default=5, help="those of methods that take minutes")
+    parser.add_argument("--first-seed", type=int, default=1000, help="defaults were chosen by smaller ones")
     parser.add_argument("--budget", type=int, default=1600, help="epochs that a search may spend")
     parser.add_argument("--random-budget", type=int, default=6400, help=f"those of {RANDOM} and {WHOLE}")
     parser.add_argument("--workers", default="1,4,16")
@@ -64,16 +65,20 @@ def main() -> None:
     options = parser.parse_args()
     compared = dict.fromkeys((RANDOM, WHOLE), options.random_budget)
     names = dict.fromkeys([*compared, *options.methods.split(",")])
+    if unknown := sorted(set(names) - set(METHODS)):
+        parser.error(f"no methods {', '.join(unknown)}; there are {', '.join(METHODS)}")
     counts = [int(text) for text in options.workers.split(",")]
     be_quiet()
     print(describe_machine(("optuna", "numpy", "scikit-learn", "cmaes", "torch")))
-    surrogate = describe_surrogate(options.curves, options.surrogate)
-    marks = find_marks(surrogate)
+    surrogate, drawn = describe_surrogate(options.curves, options.surrogate)
+    marks = find_marks(surrogate, drawn)
     jobs = [
         (name, workers, seed, compared.get(name, options.budget))
         for name in names
         for workers in counts
-        for seed in range(METHODS[name].seeds(options.seeds, options.slow_seeds))
+        for seed in range(
+            options.first_seed, options.first_seed + METHODS[name].seeds(options.seeds, options.slow_seeds)
+        )
     ]
     traces: dict[tuple[str, int], list[Trace]] = {}
     setup = partial(prepare, options.curves, options.surrogate)
@@ -90,8 +95,9 @@ def main() -> None:
         print_best(rows, options.budget)
         for mark in marks:
             print_match(rows, mark, options.budget, compared)
-        for mark in marks if DEFAULT in names else ():
-            print_interval(rows, DEFAULT, mark, compared)
+        for name in (DEFAULT, NO_STARTS):
+            for mark in marks if name in names else ():
+                print_interval(rows, name, mark, compared)
         print()
     if options.figure is not None:
         draw(options.figure, traces, counts, marks, options.budget)
@@ -106,70 +112,25 @@ def find_winners(surrogate: Surrogate, traces: Mapping[tuple[str, int], Sequence
         for trace in searches:
             if trace.winner is not None and not is_article(trace.winner):
                 recipe = dataclasses.replace(trace.winner, epochs=surrogate.epochs)
-                yield Found(recipe, float(surrogate.mean(recipe)[-1]))
-
-
-def find_marks(surrogate: Surrogate) -> tuple[Mark, ...]:
-    """The baselines, and how many of the recorded curves are ever there."""
-    longest = len(surrogate.article)
-    marks = tuple(
-        Mark(f"the article after {last} epochs", float(surrogate.article[last - 5 : last].mean()))
-        for last in (longest // 2, longest)
-    )
-    tops = fill(surrogate.random, surrogate.epochs).max(axis=1)
-    print()
-    for mark in marks:
-        matched = int((tops >= mark.accuracy).sum())
-        print(
-            f"{mark.name}: {100 * mark.accuracy:.2f} %, matched by {matched} of {len(tops)} recorded curves"
-        )
-    print(f"the best of these: {100 * tops.max():.2f} %\n")
-    return marks
-
-
-def describe_surrogate(path: Path, kind: str) -> Surrogate:
-    """Say how well surrogates tell what they were not shown; the one of `kind` that learnt from all."""
-    table = read(path)
-    articles, random = split(table)
-    print(
-        f"\n{path}: {len(articles)} curves of the article's recipe, {len(random)} of others;"
-        f" {table.train_images:,} training and {table.validation_images:,} validation images"
-    )
-    print(f"{'surrogate':12}{'rank correlation, last epoch':>32}{'error, points':>16}{'R2':>8}")
-    surrogate = Surrogate(table, kind)
-    truth = fill(random, surrogate.epochs)[:, -1]
-    # Of a recipe that was trained twice, both curves are kept from it together.
-    keys = [dataclasses.replace(curve.recipe, seed=0) for curve in random]
-    folds = {key: index % FOLDS for index, key in enumerate(dict.fromkeys(keys))}
-    for tried in KINDS:
-        guesses = np.empty(len(random))
-        for fold in range(FOLDS):
-            held = frozenset(index for index, key in enumerate(keys) if folds[key] == fold)
-            part = Surrogate(table, tried, held)
-            for index in held:
-                guesses[index] = part.mean(random[index].recipe)[-1]
-        ranks = np.corrcoef(truth.argsort().argsort(), guesses.argsort().argsort())[0, 1]
-        error = 100 * float(np.sqrt(np.mean((truth - guesses) ** 2)))
-        explained = 1 - float(np.mean((truth - guesses) ** 2) / truth.var())
-        print(f"{tried:12}{ranks:32.2f}{error:16.2f}{explained:8.2f}")
-    return surrogate
+                yield Found(recipe, float(surrogate.mean(recipe)[-LAST:].mean()))
 
 
 def prepare(path: Path, kind: str) -> None:
     """Set a process up."""
     # A pool's processes have no other place.
-    global _surrogate
+    global _surrogate, _space
     be_quiet()
+    table = read(path)
     # Searches run side by side; threads within one would only wait for each other.
     with threadpool_limits(1):
-        _surrogate = Surrogate(read(path), kind)
+        _surrogate, _space = Surrogate(table, kind), table.space
 
 
 def run(job: tuple[str, int, int, int]) -> Trace:
     """One search."""
     name, workers, seed, budget = job
     assert _surrogate is not None
-    settings = Settings(NAMED["article"], max_epochs=_surrogate.epochs, seed=1000 * seed)
+    settings = Settings(NAMED[_space], max_epochs=_surrogate.epochs, seed=1000 * seed)
     return replay(METHODS[name], _surrogate, settings, workers, budget)
 
 

@@ -6,21 +6,26 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from methods import DEFAULT, RANDOM, WHOLE
+from methods import DEFAULT, NO_STARTS, RANDOM, WHOLE
 from replay_tables import Mark, quantile
 from traces import Trace
 
-SHOWN = (
-    *(RANDOM, WHOLE, "whole/halving2", "tpe/none", "tpe/halving2", "tpe/hyperband", "gp/none"),
-    *("cmaes/none", "default: no starts", DEFAULT),
-)
-"""More lines than these could not be told apart."""
 LEAST = 45.0
 """Percent."""
+MARK_COLOR = "#e11d48"
 STYLES: dict[str, dict[str, Any]] = {
-    DEFAULT: {"linewidth": 2.5, "color": "#2563eb"},
-    RANDOM: {"linewidth": 2.0, "color": "#475569", "linestyle": "--"},
+    RANDOM: {"color": "#475569", "linestyle": "--", "linewidth": 2.0},
+    WHOLE: {"color": "#94a3b8", "linestyle": "--", "linewidth": 2.0},
+    "tpe/none": {"color": "#ca8a04"},
+    "whole tpe/none": {"color": "#a16207"},
+    "whole tpe/hyperband": {"color": "#9333ea"},
+    "whole tpe/halving2": {"color": "#0d9488"},
+    "whole cmaes/halving2": {"color": "#f97316"},
+    "whole gp/none": {"color": "#15803d"},
+    NO_STARTS: {"color": "#60a5fa", "linewidth": 2.5},
+    DEFAULT: {"color": "#1d4ed8", "linewidth": 2.5},
 }
+"""Of the methods that are drawn; more lines than these could not be told apart."""
 
 
 def draw(
@@ -38,16 +43,15 @@ def draw(
         1, len(counts), figsize=(5 * len(counts), 4.2), sharey=True, squeeze=False
     )
     at = np.arange(10, budget + 1, 5)
-    names = [name for name in SHOWN if (name, counts[0]) in traces]
+    names = [name for name in STYLES if (name, counts[0]) in traces]
     for panel, workers in zip(panels[0], counts, strict=True):
         for name in names:
             rows = np.array([[trace.at(int(mark)) for mark in at] for trace in traces[name, workers]])
             middle = np.array([quantile(list(column), 0.5) for column in rows.T])
             known = np.isfinite(middle)
-            style = STYLES.get(name, {"linewidth": 1.2})
-            panel.plot(at[known], 100 * middle[known], label=name, **style)
+            panel.plot(at[known], 100 * middle[known], label=name, **STYLES[name])
         for mark in marks:
-            panel.axhline(100 * mark.accuracy, color="#e11d48", linewidth=1)
+            panel.axhline(100 * mark.accuracy, color=MARK_COLOR, linewidth=1)
             at_edge = panel.get_yaxis_transform()
             panel.text(
                 0.01,
@@ -55,7 +59,7 @@ def draw(
                 mark.name,
                 transform=at_edge,
                 fontsize=7,
-                color="#e11d48",
+                color=MARK_COLOR,
                 va="bottom",
             )
         panel.set_title(f"{workers} worker{'s' if workers > 1 else ''}")

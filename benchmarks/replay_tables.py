@@ -53,7 +53,7 @@ def print_match(
         budget: Epochs of which `matched` tells the share of seeds that needed no more.
         compared: Methods that others are compared with, and the epochs that they had.
     """
-    ratios = "".join(f"{f'of {name}':>18}" for name in compared)
+    ratios = "".join(f"{f'of {name}':>23}" for name in compared)
     print(
         f"{f'epochs to {100 * mark.accuracy:.1f} %':28}{'median':>9}{'quartiles':>14}{'matched':>9}"
         f"{'by worth':>10}{ratios}"
@@ -64,7 +64,7 @@ def print_match(
         truly = quantile([trace.epochs_to(mark.accuracy, truth=True) for trace in traces], 0.5)
         matched = 100 * sum(epochs <= budget for epochs in needed) / len(needed)
         cells = "".join(
-            f"{ratio(quantile(spent(rows[other], mark), 0.5), middle, most):>18}"
+            f"{ratio(quantile(spent(rows[other], mark), 0.5), middle, most):>23}"
             for other, most in compared.items()
         )
         quartiles = f"{shown(low)}-{shown(high)}"

@@ -12,6 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from traces import Array, Trace
 
+from search.ranges import NumberRange
 from search.space import params_of, suggest
 from search.strategy import YARDSTICK
 from search.study import Settings
@@ -28,12 +29,14 @@ class Method:
         sampler: Makes its sampler for a study of these settings.
         pruner: Makes its pruner.
         is_slow: Whether a search takes minutes.
+        whole: Whether all trials may take all epochs; otherwise they are drawn, as the sampler will.
     """
 
     name: str
     sampler: Callable[[Settings], BaseSampler]
     pruner: Callable[[Settings], BasePruner]
     is_slow: bool = False
+    whole: bool = False
 
     def seeds(self, most: int, slow: int) -> int:
         """How many it is tried with: `slow` of a slow one, else `most`."""
@@ -72,6 +75,8 @@ def replay(method: Method, curves: Curves, settings: Settings, workers: int, bud
         pruner=method.pruner(settings),
     )
     space = settings.capped_space
+    if method.whole:
+        space = space.replace(NumberRange("epochs", space.max_epochs, space.max_epochs))
     article = settings.article_recipe
     study.enqueue_trial(params_of(article, space), user_attrs={RECIPE_KEY: article.to_dict()})
     random = np.random.default_rng(settings.seed)

@@ -1,6 +1,7 @@
 """benchmarks/curves.py and record_curves.py: recorded curves are kept, and never mixed with others."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from curves import Curve, Table, pack, read
 from found import Found, describe_found, read_found, write_found
-from record_curves import plan, read_output
+from record_curves import plan, read_output, read_work
 
 from trainer.recipe import ARTICLE, Recipe
 
@@ -55,6 +56,35 @@ def test_curves_of_something_else_are_left_alone(
         read_output(tmp_path / "curves.npz", wanted, epochs)
 
 
+def write_work(path: Path, **changes: object) -> None:
+    """Append a line of what was recorded, and half of one."""
+    line = {"space": "schedules", "images": [40, 4_000], **changes}
+    curve = TABLE.curves[1]
+    whole = json.dumps({**line, "recipe": curve.recipe.to_dict(), "accuracies": curve.accuracies})
+    with path.open("a") as file:
+        file.write(f"{whole}\n{whole[:50]}\n")
+
+
+def test_what_was_recorded_goes_on(tmp_path: Path) -> None:
+    """Whole lines; half a line, of a process that was killed, is none."""
+    wanted = dataclasses.replace(TABLE, curves=())
+    assert read_work(tmp_path / "work.jsonl", wanted, 2) == {}
+    write_work(tmp_path / "work.jsonl")
+    assert read_work(tmp_path / "work.jsonl", wanted, 2) == {TABLE.curves[1].recipe: [0.1, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"), [({"space": "article"}, 2), ({"images": [41, 4_000]}, 2), ({}, 3)], ids=str
+)
+def test_work_on_something_else_is_left_alone(
+    tmp_path: Path, changes: dict[str, object], epochs: int
+) -> None:
+    """Since it would be packed into a table that is of another thing."""
+    write_work(tmp_path / "work.jsonl", **changes)
+    with pytest.raises(SystemExit, match="give another --work"):
+        read_work(tmp_path / "work.jsonl", dataclasses.replace(TABLE, curves=()), epochs)
+
+
 def test_more_recipes_begin_with_the_fewer() -> None:
     """A table that is made larger has nothing to train again."""
     fewer, more = list(plan("article", 3, 27)), list(plan("article", 12, 27))
@@ -63,10 +93,11 @@ def test_more_recipes_begin_with_the_fewer() -> None:
 
 
 def test_what_searches_found_is_kept_once(tmp_path: Path) -> None:
-    """Two searches that ended with the same recipe ask for one training."""
+    """Two searches that ended with the same recipe, whatever its seed, ask for one training."""
     found = [Found(curve.recipe, 0.5) for curve in TABLE.curves[1:]]
-    write_found(tmp_path / "found.jsonl", [*found, found[0]])
-    assert read_found(tmp_path / "found.jsonl") == found
+    again = Found(dataclasses.replace(found[1].recipe, seed=9), 0.5)
+    write_found(tmp_path / "found.jsonl", [again, *found])
+    assert sorted(read_found(tmp_path / "found.jsonl"), key=lambda one: one.recipe.seed) == found
 
 
 def test_what_searches_found_is_compared_with_what_was_expected() -> None:
