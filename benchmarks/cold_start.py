@@ -1,7 +1,8 @@
 """From nothing to a confirmed model: how long a search and its confirmation take together, unattended.
 
-    .venv/bin/python benchmarks/cold_start.py [--space article] [--max-epochs 25] [--minutes 25]
-        [--target 0.782] [--seeds 3] [--against 0.7737] [--confirm-workers 3] [--folder cold-start]
+    .venv/bin/python benchmarks/cold_start.py --max-epochs 45 --minutes 0 --target 0.78 --confirm-workers 3
+    .venv/bin/python benchmarks/cold_start.py --space everything --max-epochs 18 --minutes 0 --target 0.785
+        --confirm-workers 3 --folder cold-start-everything
 
 A new study in an empty folder; CIFAR-10 is at hand. `cnn-search run` searches, then `cnn-search confirm`
 trains the best recipe again with fresh seeds and scores those models on the test images, once. Nothing else
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--space", default="article")
     parser.add_argument("--max-epochs", default="25")
-    parser.add_argument("--minutes", default="25", help="of the search; 0 for none but --target")
+    parser.add_argument("--minutes", type=float, default=25, help="of the search; 0 for none but --target")
     parser.add_argument("--target", help="validation accuracy at which the search stops")
     parser.add_argument("--top", default="1")
     parser.add_argument("--seeds", default="3")
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     parser.add_argument("--folder", type=Path, default=Path("cold-start"))
     options = parser.parse_args()
-    if not float(options.minutes) and options.target is None:
+    if not options.minutes and options.target is None:
         parser.error("without --minutes the search needs a --target to end")
     try:
         options.folder.mkdir(parents=True)
@@ -51,7 +52,7 @@ def main() -> None:
             raise SystemExit(f"exit code {result.returncode}: {result.stdout}")
         return result.stdout
 
-    ends = [*(["--minutes", options.minutes] if float(options.minutes) else [])]
+    ends = ["--minutes", str(options.minutes)] if options.minutes else []
     ends += [] if options.target is None else ["--target", options.target]
     place = ["--output", str(options.folder)]
     call(
