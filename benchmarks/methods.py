@@ -55,6 +55,15 @@ class NoStartsSampler(TrialSeededSampler):
         self._starts = ()
 
 
+class NoStartsAllEpochsSampler(NoStartsSampler):
+    """That, but each trial may take all epochs."""
+
+    def __init__(self, settings: Settings) -> None:
+        """A sampler for a study of these settings."""
+        super().__init__(settings)
+        self._whole_share = 1.0
+
+
 class ThirdRandomSampler(TrialSeededSampler):
     """The default sampler, but a third of the trials is drawn at random however much is known.
 
@@ -142,6 +151,8 @@ _METHODS = (
     ),
     Method("default: third random", ThirdRandomSampler, build_pruner),
     Method(NO_STARTS, NoStartsSampler, _without_starts),
+    Method("no starts: all epochs", NoStartsAllEpochsSampler, _without_starts),
+    Method("no starts/halving3", NoStartsSampler, PRUNERS["halving3"]),
     Method("default: no TPE", NoModelSampler, build_pruner),
     Method("no starts/no TPE", NeitherSampler, _without_starts),
 )

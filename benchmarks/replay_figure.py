@@ -69,6 +69,7 @@ def draw(
         # Below is what trials of a few epochs have.
         panel.set_ylim(bottom=LEAST)
     panels[0][0].set_ylabel("best validation accuracy, % (median of seeds)")
-    panels[0][0].legend(fontsize=7, loc="upper left")
+    # Many workers have nothing to show for their first epochs.
+    panels[0][-1].legend(fontsize=7, loc="center left")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -79,6 +79,7 @@ class TrialSeededSampler(TPESampler):
             super().__init__(seed=settings.seed, group=bool(settings.space.conditional))
         self._seed = settings.seed
         self._starts = start_points(settings.capped_space)
+        self._whole_share = WHOLE_SHARE
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Begin the random numbers anew for this trial."""
@@ -117,7 +118,7 @@ class TrialSeededSampler(TPESampler):
         assert isinstance(param_distribution, IntDistribution)
         if is_start:
             return min(max(ARTICLE.epochs, param_distribution.low), param_distribution.high)
-        if self._rng.rng.random() < WHOLE_SHARE:
+        if self._rng.rng.random() < self._whole_share:
             return param_distribution.high
         return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
 
