@@ -147,6 +147,8 @@ def test_a_replay_repeats() -> None:
         ("default: no TPE", True),
         ("default: no starts", False),
         ("no starts/no TPE", False),
+        ("no starts: all epochs", False),
+        ("no starts/halving3", False),
     ],
 )
 def test_parts_of_the_default_can_be_left_out(name: str, starts: bool) -> None:
@@ -155,6 +157,17 @@ def test_parts_of_the_default_can_be_left_out(name: str, starts: bool) -> None:
     search(METHODS[name], curves, SETTINGS, workers=1, budget_epochs=80)
     rates = [recipe.learning_rate for recipe in curves.drawn]
     assert (rates[FIRST_START] == 0.001) == starts
+
+
+def test_all_trials_may_take_all_epochs() -> None:
+    """Where a method says so; some of the default's may not."""
+    shorts = {}
+    for name in ("no starts: all epochs", "whole tpe/halving2", DEFAULT):
+        curves = RateCurves()
+        search(METHODS[name], curves, SETTINGS, workers=1, budget_epochs=400)
+        shorts[name] = sum(recipe.epochs < 27 for recipe in curves.drawn)
+    assert shorts.pop(DEFAULT) > 0
+    assert set(shorts.values()) == {0}
 
 
 def test_pruning_gets_more_trials_from_as_many_epochs() -> None:
