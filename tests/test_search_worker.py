@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sample
 import sqlalchemy
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
@@ -465,8 +466,12 @@ class Taking(Log):
 
 
 @pytest.mark.parametrize("moment", ["report", "checkpoint", "end", "renewal"])
-def test_a_trial_that_was_taken_is_let_go(database: Database, elsewhere: Elsewhere, moment: str) -> None:
+def test_a_trial_that_was_taken_is_let_go(
+    database: Database, elsewhere: Elsewhere, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the worker was about to write to it is not written, and it goes on with the next trial."""
+    # The next one is to be trained to its end, whatever is drawn for it.
+    monkeypatch.setattr(SuccessiveHalvingPruner, "prune", lambda *_: False)
     opened = open_sample_study(database)
     log = Taking(elsewhere, epoch=EPOCHS if moment == "end" else 1)
     policy = {"policy": checkpoint_each_epoch()} if moment == "checkpoint" else {}

@@ -554,7 +554,9 @@ def test_steps_are_those_of_stock_keras(optimizer: str) -> None:
     train = TRAIN.first(64)
     # A batch larger than the data: one step an epoch, of all images, so that their order does not matter.
     rate = {"adam": 0.001, "rmsprop": 0.0003}.get(optimizer, 0.02)
-    recipe = Recipe(0, 0, 0, 0, rate, optimizer, epochs=3, batch_size=100)
+    # Adam and RMSprop divide a gradient by its own size, so that near 0 rounding decides, which differs from
+    # processor to processor; with this seed none of them is that near.
+    recipe = Recipe(0, 0, 0, 0, rate, optimizer, epochs=3, batch_size=100, seed=5)
     result = Trainer(train, VALIDATION.first(5)).train(recipe)
 
     model = build_model(recipe)
