@@ -100,8 +100,3 @@ def split(table: Table) -> tuple[list[Curve], list[Curve]]:
 def is_article(recipe: Recipe) -> bool:
     """Whether it is the article's, for any number of epochs, with any seed."""
     return dataclasses.replace(recipe, epochs=ARTICLE.epochs, seed=ARTICLE.seed) == ARTICLE
-
-
-def without_seed(recipe: Recipe) -> Recipe:
-    """The same for all seeds."""
-    return dataclasses.replace(recipe, seed=0)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from curves import without_seed
 
+from search.confirm.plan import without_seed
 from trainer.recipe import Recipe
 
 LAST = 3

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from curves import CHANCE, Curve, fill, without_seed
+from curves import CHANCE, Curve, fill
 from traces import Array
 
+from search.confirm.plan import without_seed
 from trainer.recipe import Recipe
 
 

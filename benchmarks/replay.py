@@ -45,7 +45,6 @@ from search.runtime import count_cores
 from search.study import Settings
 
 _surrogate: Surrogate | None = None
-_space = ""
 
 
 def main() -> None:
@@ -118,19 +117,18 @@ def find_winners(surrogate: Surrogate, traces: Mapping[tuple[str, int], Sequence
 def prepare(path: Path, kind: str) -> None:
     """Set a process up."""
     # A pool's processes have no other place.
-    global _surrogate, _space
+    global _surrogate
     be_quiet()
-    table = read(path)
     # Searches run side by side; threads within one would only wait for each other.
     with threadpool_limits(1):
-        _surrogate, _space = Surrogate(table, kind), table.space
+        _surrogate = Surrogate(read(path), kind)
 
 
 def run(job: tuple[str, int, int, int]) -> Trace:
     """One search."""
     name, workers, seed, budget = job
     assert _surrogate is not None
-    settings = Settings(NAMED[_space], max_epochs=_surrogate.epochs, seed=1000 * seed)
+    settings = Settings(NAMED[_surrogate.space], max_epochs=_surrogate.epochs, seed=1000 * seed)
     return replay(METHODS[name], _surrogate, settings, workers, budget)
 
 

@@ -77,6 +77,7 @@ class Surrogate:
     """Mean curves of recipes, and noise around them like that of second seeds.
 
     Attributes:
+        space: The name of the space that they are of.
         epochs: Length of its curves.
         random: The recorded curves of other recipes than the article's.
         article: The article's recipe's mean curve, recorded, over its own epochs.
@@ -95,6 +96,7 @@ class Surrogate:
             kind: One of `KINDS`.
             hold_out: Indices of other recipes' curves that are not to be learnt from.
         """
+        self.space = table.space
         articles, self.random = split(table)
         self.article = fill(articles, max(len(curve.accuracies) for curve in articles)).mean(axis=0)
         self.epochs = max(len(curve.accuracies) for curve in self.random)

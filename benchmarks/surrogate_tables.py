@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from curves import fill, read, split, without_seed
+from curves import fill, read, split
 from found import LAST
 from record_curves import draw_recipes
 from replay_tables import Mark
 from surrogate import KINDS, Surrogate
 from traces import Array
+
+from search.confirm.plan import without_seed
 
 FOLDS = 10
 """Of the recorded recipes, so many parts are each kept from the surrogate once."""
